@@ -1,0 +1,349 @@
+// Package agent is the host's side of the agent, the program that is PID 1 of each sandbox: its client,
+// and with agentbin its embedded binary. The program itself is in cmd.
+package agent
+
+import (
+	"context"
+	"errors"
+	"os"
+	"sync"
+	"syscall"
+	"time"
+
+	"github.com/nestbox/nestbox/engine/internal/wire"
+)
+
+// Socket is the name of the agent's socket in a sandbox's directory.
+const Socket = "agent.sock"
+
+var (
+	// ErrGone means that the agent has ended, and the sandbox with it.
+	ErrGone = errors.New("sandbox has ended")
+	// ErrClosed means that Close was called.
+	ErrClosed = errors.New("handle is closed")
+	// errReply means that the agent answered what it may not.
+	errReply = errors.New("agent sent a malformed reply")
+)
+
+// Error is an error that the agent answers.
+type Error struct {
+	Stage string // one of package wire's, or empty
+	Errno syscall.Errno
+}
+
+func (e *Error) Error() string {
+	if e.Stage == "" {
+		return e.Errno.Error()
+	}
+	return e.Stage + ": " + e.Errno.Error()
+}
+
+func (e *Error) Unwrap() error { return e.Errno }
+
+// Client is a connection to an agent. It is safe for concurrent use. It is fsapi.Agent for the
+// sandbox's files.
+type Client struct {
+	conn *wire.Conn
+	read chan struct{} // closed when the reader has stopped
+
+	mu      sync.Mutex
+	next    uint32
+	calls   map[uint32]chan reply
+	exits   map[uint32]chan<- wire.Exit
+	failure error // once set, nothing works any more
+}
+
+type reply struct {
+	r   *wire.Reader
+	fds []int
+	err error
+}
+
+// Dial connects to the agent whose socket is in dir. The connection counts for nothing until Hold.
+// syscall.ECONNREFUSED and fs.ErrNotExist mean that there is no agent any more.
+func Dial(dir *os.File) (*Client, error) {
+	conn, err := wire.Dial(dir, Socket)
+	if err != nil {
+		return nil, err
+	}
+	c := &Client{
+		conn:  conn,
+		read:  make(chan struct{}),
+		calls: map[uint32]chan reply{},
+		exits: map[uint32]chan<- wire.Exit{},
+	}
+	go c.receive()
+	return c, nil
+}
+
+// Gone is closed when the connection has ended, by either side.
+func (c *Client) Gone() <-chan struct{} { return c.read }
+
+// Close ends the connection. What waits on it gets ErrClosed.
+func (c *Client) Close() error {
+	c.fail(ErrClosed)
+	err := c.conn.Close()
+	<-c.read
+	return err
+}
+
+// fail ends every call under way.
+func (c *Client) fail(err error) {
+	c.mu.Lock()
+	if c.failure == nil {
+		c.failure = err
+	}
+	err = c.failure
+	calls, exits := c.calls, c.exits
+	c.calls, c.exits = nil, nil
+	c.mu.Unlock()
+	for _, ch := range calls {
+		ch <- reply{err: err}
+	}
+	for _, ch := range exits {
+		close(ch)
+	}
+}
+
+// receive hands out what the agent sends until it sends nothing more, or nonsense.
+func (c *Client) receive() {
+	defer close(c.read)
+	buf := make([]byte, wire.MaxMessage)
+	for {
+		b, fds, err := c.conn.Recv(buf)
+		if err == nil {
+			if err = c.deliver(b, fds); err != nil {
+				wire.CloseAll(fds)
+			}
+		}
+		if err != nil {
+			if !errors.Is(err, wire.ErrMessage) {
+				err = ErrGone
+			}
+			c.fail(err)
+			_ = c.conn.Close()
+			return
+		}
+	}
+}
+
+// deliver hands on one message. It takes fds unless it fails.
+func (c *Client) deliver(b []byte, fds []int) error {
+	op, id, r, err := wire.Read(b)
+	if err != nil {
+		return err
+	}
+	switch op {
+	case wire.OpReply:
+		errno, stage := r.Uint(), r.Text()
+		if err := r.Err(); err != nil {
+			return err
+		}
+		rep := reply{r: wire.Clone(r), fds: fds}
+		if errno != 0 {
+			wire.CloseAll(fds)
+			rep = reply{err: &Error{stage, syscall.Errno(errno)}}
+		}
+		c.mu.Lock()
+		ch := c.calls[id]
+		delete(c.calls, id)
+		c.mu.Unlock()
+		if ch == nil { // given up, or never asked
+			wire.CloseAll(rep.fds)
+			return nil
+		}
+		ch <- rep
+	case wire.OpExit:
+		wire.CloseAll(fds)
+		exit := wire.ReadExit(r)
+		if err := r.Done(); err != nil {
+			return err
+		}
+		c.mu.Lock()
+		ch := c.exits[id]
+		delete(c.exits, id)
+		c.mu.Unlock()
+		if ch != nil {
+			ch <- exit
+			close(ch)
+		}
+	default:
+		return wire.ErrMessage
+	}
+	return nil
+}
+
+// call makes a request and waits for its answer. It borrows the descriptors fds. exit, if any, is
+// sent to once, or closed, when the started command has ended.
+func (c *Client) call(ctx context.Context, op wire.Op, exit chan<- wire.Exit, put func(*wire.Message), fds ...int) (uint32, reply, error) {
+	ch := make(chan reply, 1)
+	c.mu.Lock()
+	if err := c.failure; err != nil {
+		c.mu.Unlock()
+		return 0, reply{}, err
+	}
+	c.next++
+	id := c.next
+	c.calls[id] = ch
+	if exit != nil {
+		c.exits[id] = exit
+	}
+	c.mu.Unlock()
+
+	m := wire.New(nil, op, id)
+	if put != nil {
+		put(m)
+	}
+	if err := c.send(id, m, fds); err != nil {
+		c.forget(id)
+		return 0, reply{}, err
+	}
+	select {
+	case rep := <-ch:
+		if rep.err != nil {
+			c.forget(id)
+		}
+		return id, rep, rep.err
+	case <-ctx.Done():
+		c.forget(id)
+		select {
+		case rep := <-ch:
+			wire.CloseAll(rep.fds)
+		default:
+		}
+		return 0, reply{}, context.Cause(ctx)
+	}
+}
+
+func (c *Client) send(id uint32, m *wire.Message, fds []int) error {
+	b := m.Bytes()
+	if len(b) > wire.MaxMessage {
+		f, err := wire.Spill(b)
+		if err != nil {
+			return err
+		}
+		defer f.Close()
+		b, fds = wire.New(nil, wire.OpSpilled, id).Bytes(), append(fds, int(f.Fd()))
+	}
+	err := c.conn.Send(b, fds...)
+	if err == nil || errors.Is(err, wire.ErrMessage) {
+		return err
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.failure != nil {
+		return c.failure
+	}
+	return ErrGone
+}
+
+func (c *Client) forget(id uint32) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	delete(c.calls, id)
+	delete(c.exits, id)
+}
+
+// simple is call for an answer without descriptors, which read takes apart.
+func (c *Client) simple(ctx context.Context, op wire.Op, put func(*wire.Message), read func(*wire.Reader), fds ...int) error {
+	_, rep, err := c.call(ctx, op, nil, put, fds...)
+	if err != nil {
+		return err
+	}
+	wire.CloseAll(rep.fds)
+	if read != nil {
+		read(rep.r)
+	}
+	if rep.r.Done() != nil {
+		return errReply
+	}
+	return nil
+}
+
+// Hold makes the connection a handle. cfg is for a fresh sandbox, else nil. ErrGone means that the
+// sandbox has ended.
+func (c *Client) Hold(ctx context.Context, cfg *wire.Config) (info wire.Info, err error) {
+	err = c.simple(ctx, wire.OpHold, func(m *wire.Message) {
+		if cfg != nil {
+			cfg.Put(m)
+		}
+	}, func(r *wire.Reader) { info = wire.ReadInfo(r) })
+	return info, err
+}
+
+// Status is the state of a lease.
+type Status struct {
+	Holders   int
+	Remaining time.Duration // until the deadline; 0: none, or passed
+	Grace     time.Duration
+}
+
+// Status asks for the state of the lease. It needs no Hold.
+func (c *Client) Status(ctx context.Context) (s Status, err error) {
+	err = c.simple(ctx, wire.OpStatus, nil, func(r *wire.Reader) {
+		s = Status{Holders: int(r.Uint()), Remaining: time.Duration(r.Uint()), Grace: time.Duration(r.Uint())}
+	})
+	return s, err
+}
+
+// Release gives up the handle and tells whether that ended the sandbox.
+func (c *Client) Release(ctx context.Context) (ended bool, err error) {
+	err = c.simple(ctx, wire.OpRelease, nil, func(r *wire.Reader) { ended = r.Uint() == 1 })
+	return ended, err
+}
+
+// KeepAlive sets the deadline to now + d and tells how far away it is.
+func (c *Client) KeepAlive(ctx context.Context, d time.Duration) (time.Duration, error) {
+	return c.deadline(ctx, wire.OpKeepAlive, d)
+}
+
+// Extend is KeepAlive, but only if that is later.
+func (c *Client) Extend(ctx context.Context, d time.Duration) (time.Duration, error) {
+	return c.deadline(ctx, wire.OpExtend, d)
+}
+
+func (c *Client) deadline(ctx context.Context, op wire.Op, d time.Duration) (remaining time.Duration, err error) {
+	err = c.simple(ctx, op, func(m *wire.Message) { m.Int(int64(d)) },
+		func(r *wire.Reader) { remaining = time.Duration(r.Uint()) })
+	return remaining, err
+}
+
+// Process is a started command.
+type Process struct {
+	PID  int
+	Exit <-chan wire.Exit // gives one, or is closed without when the agent is gone
+
+	c  *Client
+	id uint32
+}
+
+// Start starts a command. It borrows the descriptors files, one for each bit of cmd.Stdio.
+func (c *Client) Start(cmd wire.Command, files ...int) (*Process, error) {
+	exit := make(chan wire.Exit, 1)
+	id, rep, err := c.call(context.Background(), wire.OpStart, exit, cmd.Put, files...)
+	if err != nil {
+		return nil, err
+	}
+	wire.CloseAll(rep.fds)
+	pid := rep.r.Uint()
+	if rep.r.Done() != nil || pid == 0 || pid > 1<<22 { // PID_MAX_LIMIT of proc_sys_kernel(5)
+		return nil, errReply
+	}
+	return &Process{PID: int(pid), Exit: exit, c: c, id: id}, nil
+}
+
+// Signal signals a command, or its process group. It is os.ErrProcessDone if it has ended.
+func (p *Process) Signal(sig syscall.Signal, group bool) error {
+	err := p.c.simple(context.Background(), wire.OpSignal, func(m *wire.Message) {
+		m.Uint(uint64(p.id)).Uint(uint64(sig))
+		if group {
+			m.Uint(1)
+		} else {
+			m.Uint(0)
+		}
+	}, nil)
+	if errors.Is(err, syscall.ESRCH) {
+		return os.ErrProcessDone
+	}
+	return err
+}

@@ -1,0 +1,218 @@
+//go:build linux
+
+package main
+
+import (
+	"os"
+	"unsafe"
+
+	"github.com/nestbox/nestbox/engine/internal/wire"
+	"golang.org/x/sys/unix"
+)
+
+// openFlags are the flags that a handle may open a file with.
+const openFlags = unix.O_ACCMODE | unix.O_CREAT | unix.O_EXCL | unix.O_TRUNC | unix.O_APPEND |
+	unix.O_SYNC | unix.O_DIRECTORY | unix.O_NOFOLLOW
+
+// file answers a request about files, with the rights of the sandbox's user. What may take long is
+// answered aside.
+func (q *request) file() error {
+	switch q.op {
+	case wire.OpOpen:
+		return q.open()
+	case wire.OpReadDir:
+		return q.readDir()
+	case wire.OpFstat:
+		return q.fstat()
+	case wire.OpStat:
+		return q.stat()
+	case wire.OpReadlink:
+		return q.readlink()
+	}
+	call, err := q.call()
+	if err != nil {
+		return err
+	}
+	cred := q.settings.cred
+	answer := func() error {
+		if err := cred.do(call); err != nil {
+			return q.fail(errnoOf(err), "")
+		}
+		return q.send(q.ok())
+	}
+	if q.op != wire.OpRemoveAll {
+		return answer()
+	}
+	q.slow <- struct{}{}
+	go func() {
+		_ = answer()
+		<-q.slow
+	}()
+	return nil
+}
+
+// call reads the fields of a request that answers with nothing but its error.
+func (q *request) call() (func() error, error) {
+	name := q.name()
+	var f func() error
+	switch q.op {
+	case wire.OpMkdir:
+		perm := uint32(q.r.Uint())
+		f = func() error { return unix.Mkdir(name, perm) }
+	case wire.OpMkdirAll:
+		perm := os.FileMode(q.r.Uint())
+		f = func() error { return os.MkdirAll(name, perm) }
+	case wire.OpRemove:
+		f = func() error { return os.Remove(name) }
+	case wire.OpRemoveAll:
+		f = func() error { return os.RemoveAll(name) }
+	case wire.OpRename:
+		to := q.name()
+		f = func() error { return os.Rename(name, to) }
+	case wire.OpSymlink:
+		target := q.r.Text()
+		f = func() error { return unix.Symlink(target, name) }
+	case wire.OpChmod:
+		mode := uint32(q.r.Uint())
+		f = func() error { return unix.Chmod(name, mode) }
+	case wire.OpChown:
+		uid, gid := int(q.r.Int()), int(q.r.Int())
+		f = func() error { return unix.Chown(name, uid, gid) }
+	default:
+		return nil, wire.ErrMessage
+	}
+	return f, q.r.Done()
+}
+
+// name reads a name. An empty one stays so, for the kernel to refuse.
+func (q *request) name() string {
+	name := q.r.Text()
+	if name == "" {
+		return ""
+	}
+	return q.abs(name)
+}
+
+// open opens a regular file or a directory and passes it to the host. Opening never waits, and of what
+// else is opened, such as a named pipe, the host sees nothing.
+func (q *request) open() error {
+	name, flags, perm := q.name(), int(q.r.Uint()), uint32(q.r.Uint())
+	if err := q.r.Done(); err != nil {
+		return err
+	}
+	flags = flags&openFlags | unix.O_CLOEXEC | unix.O_NONBLOCK | unix.O_NOCTTY | unix.O_LARGEFILE
+	var fd int
+	err := q.settings.cred.do(func() (err error) {
+		for {
+			if fd, err = unix.Open(name, flags, perm); err != unix.EINTR {
+				return err
+			}
+		}
+	})
+	if err != nil {
+		return q.fail(errnoOf(err), "")
+	}
+	defer unix.Close(fd)
+	st, err := fstat(fd)
+	if err != nil {
+		return q.fail(errnoOf(err), "")
+	}
+	if t := st.Mode & unix.S_IFMT; t != unix.S_IFREG && t != unix.S_IFDIR {
+		return q.fail(unix.EINVAL, "")
+	}
+	if _, err := unix.FcntlInt(uintptr(fd), unix.F_SETFL, flags&^unix.O_NONBLOCK); err != nil {
+		return q.fail(errnoOf(err), "")
+	}
+	m := q.ok()
+	st.Put(m)
+	return q.send(m, fd)
+}
+
+// readDir lists as much of the directory that is sent along as fits into a message. Where it goes on is
+// kept by the descriptor.
+func (q *request) readDir() error {
+	if len(q.fds) != 1 {
+		return wire.ErrMessage
+	}
+	// A record of getdents64(2) is never shorter than what becomes of it here.
+	buf := make([]byte, wire.MaxMessage/2)
+	n, err := unix.Getdents(q.fds[0], buf)
+	if err != nil {
+		return q.fail(errnoOf(err), "")
+	}
+	m := q.ok().Uint(uint64(n)) // 0: the end
+	for rest := buf[:n]; len(rest) > 0; {
+		d := (*unix.Dirent)(unsafe.Pointer(&rest[0]))
+		name := unix.ByteSliceToString(rest[unsafe.Offsetof(d.Name):d.Reclen])
+		if name != "." && name != ".." {
+			m.Text(name).Uint(uint64(d.Type))
+		}
+		rest = rest[d.Reclen:]
+	}
+	return q.send(m)
+}
+
+func (q *request) fstat() error {
+	if len(q.fds) != 1 {
+		return wire.ErrMessage
+	}
+	st, err := fstat(q.fds[0])
+	return q.sendStat(st, err)
+}
+
+func (q *request) stat() error {
+	name, nofollow := q.name(), q.r.Uint() == 1
+	if err := q.r.Done(); err != nil {
+		return err
+	}
+	var st unix.Stat_t
+	err := q.settings.cred.do(func() error {
+		if nofollow {
+			return unix.Lstat(name, &st)
+		}
+		return unix.Stat(name, &st)
+	})
+	return q.sendStat(toStat(&st), err)
+}
+
+func (q *request) sendStat(st wire.Stat, err error) error {
+	if err != nil {
+		return q.fail(errnoOf(err), "")
+	}
+	m := q.ok()
+	st.Put(m)
+	return q.send(m)
+}
+
+func (q *request) readlink() error {
+	name := q.name()
+	if err := q.r.Done(); err != nil {
+		return err
+	}
+	var target string
+	err := q.settings.cred.do(func() (err error) {
+		target, err = os.Readlink(name)
+		return err
+	})
+	if err != nil {
+		return q.fail(errnoOf(err), "")
+	}
+	return q.send(q.ok().Text(target))
+}
+
+func fstat(fd int) (wire.Stat, error) {
+	var st unix.Stat_t
+	if err := unix.Fstat(fd, &st); err != nil {
+		return wire.Stat{}, err
+	}
+	return toStat(&st), nil
+}
+
+func toStat(st *unix.Stat_t) wire.Stat {
+	return wire.Stat{
+		Dev: st.Dev, Ino: st.Ino, Nlink: uint64(st.Nlink), Rdev: st.Rdev,
+		Mode: st.Mode, UID: st.Uid, GID: st.Gid,
+		Size: st.Size, Blksize: int64(st.Blksize), Blocks: st.Blocks,
+		Atime: st.Atim.Nano(), Mtime: st.Mtim.Nano(), Ctime: st.Ctim.Nano(),
+	}
+}

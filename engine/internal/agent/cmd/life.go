@@ -1,0 +1,90 @@
+//go:build linux
+
+package main
+
+import (
+	"os"
+	"sync"
+	"time"
+
+	"github.com/nestbox/nestbox/lease"
+	"golang.org/x/sys/unix"
+)
+
+// life keeps the sandbox's lease and ends the agent when it is over.
+type life struct {
+	timer *os.File // a timerfd on CLOCK_BOOTTIME, which goes on while the host sleeps
+	fd    int      // timer's
+
+	mu   sync.Mutex
+	rule *lease.Lifetime
+}
+
+func newLife() (*life, error) {
+	fd, err := unix.TimerfdCreate(unix.CLOCK_BOOTTIME, unix.TFD_CLOEXEC|unix.TFD_NONBLOCK)
+	if err != nil {
+		return nil, err
+	}
+	l := &life{
+		timer: os.NewFile(uintptr(fd), "timer"),
+		fd:    fd,
+		rule:  lease.NewLifetime(now(), firstHold),
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.armLocked()
+	return l, nil
+}
+
+func now() time.Duration {
+	var ts unix.Timespec
+	_ = unix.ClockGettime(unix.CLOCK_BOOTTIME, &ts)
+	return time.Duration(ts.Nano())
+}
+
+// change applies f to the lease. Where the lease is over already, or was over but for f, the agent
+// ends and change does not return.
+func (l *life) change(f func(now time.Duration, rule *lease.Lifetime)) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	t := now()
+	if l.rule.Ended(t) {
+		os.Exit(exitEnded)
+	}
+	f(t, l.rule)
+	l.armLocked()
+}
+
+// release closes a handle. It tells the host by done, before the agent ends, whether that ended the
+// sandbox.
+func (l *life) release(done func(ended bool)) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.rule.Release(now())
+	ended := l.rule.Ended(now())
+	done(ended)
+	if ended {
+		os.Exit(exitEnded)
+	}
+	l.armLocked()
+}
+
+// armLocked sets the timer to the lease's end.
+func (l *life) armLocked() {
+	var spec unix.ItimerSpec // zero: off
+	if at, ok := l.rule.End(); ok {
+		spec.Value = unix.NsecToTimespec(max(1, int64(at)))
+	}
+	_ = unix.TimerfdSettime(l.fd, unix.TFD_TIMER_ABSTIME, &spec, nil)
+}
+
+// watch ends the agent when the timer says that the lease is over.
+func (l *life) watch() {
+	buf := make([]byte, 8)
+	for {
+		if _, err := l.timer.Read(buf); err != nil {
+			os.Exit(exitSetup)
+		}
+		l.change(func(time.Duration, *lease.Lifetime) {})
+	}
+}

@@ -1,0 +1,94 @@
+//go:build linux
+
+// Command cmd is the agent: PID 1 of a sandbox. It holds the sandbox's lease, starts commands and opens
+// files for the handles that are connected to it, and reaps what is orphaned. When the lease is over it
+// exits, and the kernel ends everything else in the sandbox.
+//
+// It is given a listening socket as descriptor 3 and its own program as descriptor 4. It says nothing
+// and dies of nothing but the end of its lease: a request that fails is answered with its error.
+package main
+
+import (
+	"os"
+	"os/signal"
+	"runtime/debug"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+const (
+	listenFD  = 3
+	programFD = 4
+
+	// firstHold is how long a fresh agent waits for the handle that made it.
+	firstHold = 10 * time.Second
+)
+
+func main() {
+	unix.CloseOnExec(listenFD)
+	_ = unix.Close(programFD)
+	debug.SetGCPercent(50)
+	null, err := os.OpenFile("/dev/null", os.O_RDWR, 0)
+	if err != nil {
+		os.Exit(exitSetup)
+	}
+	for fd := range 3 { // the host's own null device goes
+		if err := unix.Dup3(int(null.Fd()), fd, 0); err != nil {
+			os.Exit(exitSetup)
+		}
+	}
+	// A signal that isn't asked for would end the agent by its default action. They must not be ignored
+	// either: a command would inherit that.
+	signals := make(chan os.Signal, 1)
+	signal.Notify(signals)
+	orphans := make(chan os.Signal, 1)
+	signal.Notify(orphans, unix.SIGCHLD)
+
+	procs, err := newProcs(null)
+	if err != nil {
+		os.Exit(exitSetup)
+	}
+	// After this nothing in the sandbox can trace the agent or look into its descriptors, see
+	// ptrace(2) and PR_SET_DUMPABLE(2const). What it opened in /proc for itself it opened before.
+	if err := undumpable(); err != nil {
+		os.Exit(exitSetup)
+	}
+	go procs.reap(orphans)
+	life, err := newLife()
+	if err != nil {
+		os.Exit(exitSetup)
+	}
+	go life.watch()
+	s := &server{life: life, procs: procs}
+	s.listen(listenFD)
+}
+
+// The agent's exit codes. Nobody depends on them; they help when debugging with strace.
+const (
+	exitEnded = iota
+	_
+	_
+	exitSetup
+	exitListen
+)
+
+func undumpable() error {
+	return unix.Prctl(unix.PR_SET_DUMPABLE, 0, 0, 0, 0)
+}
+
+// errnoOf is the errno in err, or EIO if it holds none.
+func errnoOf(err error) syscall.Errno {
+	for err != nil {
+		switch e := err.(type) {
+		case syscall.Errno:
+			return e
+		case interface{ Unwrap() error }:
+			err = e.Unwrap()
+		default:
+			return unix.EIO
+		}
+	}
+	return 0
+}

@@ -1,0 +1,197 @@
+package wire
+
+import (
+	"io"
+	"os"
+	"syscall"
+
+	"golang.org/x/sys/unix"
+)
+
+// A Conn is one end of a connection. Send may be called from any goroutine, Recv from one at a time.
+type Conn struct {
+	f  *os.File
+	rc syscall.RawConn
+}
+
+// NewConn makes a Conn of a connected socket, which it takes.
+func NewConn(fd int) (*Conn, error) {
+	if err := unix.SetNonblock(fd, true); err != nil {
+		_ = unix.Close(fd)
+		return nil, os.NewSyscallError("fcntl", err)
+	}
+	f := os.NewFile(uintptr(fd), "agent.sock")
+	rc, err := f.SyscallConn()
+	if err != nil {
+		_ = f.Close()
+		return nil, err
+	}
+	return &Conn{f, rc}, nil
+}
+
+// Dial connects to the socket name in the directory dir, whatever the length of dir's path.
+func Dial(dir *os.File, name string) (*Conn, error) {
+	fd, err := unix.Socket(unix.AF_UNIX, unix.SOCK_SEQPACKET|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return nil, os.NewSyscallError("socket", err)
+	}
+	if err := unix.Connect(fd, &unix.SockaddrUnix{Name: through(dir, name)}); err != nil {
+		_ = unix.Close(fd)
+		return nil, os.NewSyscallError("connect", err)
+	}
+	return NewConn(fd)
+}
+
+// Listen binds the socket name in the directory dir. The file is the caller's.
+func Listen(dir *os.File, name string) (*os.File, error) {
+	fd, err := unix.Socket(unix.AF_UNIX, unix.SOCK_SEQPACKET|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return nil, os.NewSyscallError("socket", err)
+	}
+	if err = unix.Bind(fd, &unix.SockaddrUnix{Name: through(dir, name)}); err == nil {
+		err = unix.Listen(fd, 128)
+	}
+	if err != nil {
+		_ = unix.Close(fd)
+		return nil, os.NewSyscallError("bind", err)
+	}
+	return os.NewFile(uintptr(fd), name), nil
+}
+
+// through names a file of dir in the 108 bytes that a socket's address has, see unix(7).
+func through(dir *os.File, name string) string {
+	return "/proc/self/fd/" + itoa(int(dir.Fd())) + "/" + name
+}
+
+func itoa(n int) string {
+	if n < 10 {
+		return string(rune('0' + n))
+	}
+	return itoa(n/10) + string(rune('0'+n%10))
+}
+
+// Close ends the connection; a Recv that waits returns.
+func (c *Conn) Close() error { return c.f.Close() }
+
+// Send sends one message with descriptors, which stay the caller's. It waits while the other end's
+// queue is full.
+func (c *Conn) Send(b []byte, fds ...int) error {
+	if len(b) > MaxMessage || len(fds) > MaxFiles {
+		return ErrMessage
+	}
+	var oob []byte
+	if len(fds) > 0 {
+		oob = unix.UnixRights(fds...)
+	}
+	var err error
+	werr := c.rc.Write(func(fd uintptr) bool {
+		err = ignoringEINTR(func() error { return unix.Sendmsg(int(fd), b, oob, nil, unix.MSG_NOSIGNAL) })
+		return err != unix.EAGAIN
+	})
+	if werr != nil {
+		return werr
+	}
+	return os.NewSyscallError("sendmsg", err)
+}
+
+// Recv receives one message into buf, with descriptors that are the caller's then. It is io.EOF when
+// the other end is gone.
+func (c *Conn) Recv(buf []byte) (msg []byte, fds []int, err error) {
+	oob := make([]byte, unix.CmsgSpace(4*MaxFiles))
+	var n, oobn, flags int
+	rerr := c.rc.Read(func(fd uintptr) bool {
+		err = ignoringEINTR(func() (err error) {
+			n, oobn, flags, _, err = unix.Recvmsg(int(fd), buf, oob, unix.MSG_CMSG_CLOEXEC)
+			return err
+		})
+		return err != unix.EAGAIN
+	})
+	if rerr != nil {
+		return nil, nil, rerr
+	}
+	if err == unix.ECONNRESET {
+		return nil, nil, io.EOF
+	}
+	if err != nil {
+		return nil, nil, os.NewSyscallError("recvmsg", err)
+	}
+	if oobn > 0 {
+		fds = parseRights(oob[:oobn])
+	}
+	switch {
+	case flags&(unix.MSG_TRUNC|unix.MSG_CTRUNC) != 0:
+		err = ErrMessage
+	case n == 0:
+		err = io.EOF
+	}
+	if err != nil {
+		CloseAll(fds)
+		return nil, nil, err
+	}
+	return buf[:n], fds, nil
+}
+
+func parseRights(oob []byte) (fds []int) {
+	msgs, err := unix.ParseSocketControlMessage(oob)
+	if err != nil {
+		return nil
+	}
+	for i := range msgs {
+		if f, err := unix.ParseUnixRights(&msgs[i]); err == nil {
+			fds = append(fds, f...)
+		}
+	}
+	return fds
+}
+
+// CloseAll closes descriptors.
+func CloseAll(fds []int) {
+	for _, fd := range fds {
+		_ = unix.Close(fd)
+	}
+}
+
+// Spill puts a message that is larger than MaxMessage into a file, to be sent with OpSpilled.
+func Spill(b []byte) (*os.File, error) {
+	if len(b) > MaxSpill {
+		return nil, unix.E2BIG
+	}
+	fd, err := unix.MemfdCreate("message", unix.MFD_CLOEXEC)
+	if err != nil {
+		return nil, os.NewSyscallError("memfd_create", err)
+	}
+	f := os.NewFile(uintptr(fd), "message")
+	if _, err := f.Write(b); err != nil {
+		_ = f.Close()
+		return nil, err
+	}
+	return f, nil
+}
+
+// Unspill reads what Spill wrote.
+func Unspill(fd int) ([]byte, error) {
+	var st unix.Stat_t
+	if err := unix.Fstat(fd, &st); err != nil {
+		return nil, os.NewSyscallError("fstat", err)
+	}
+	if st.Mode&unix.S_IFMT != unix.S_IFREG || st.Size > MaxSpill {
+		return nil, ErrMessage
+	}
+	b := make([]byte, st.Size)
+	for n := 0; n < len(b); {
+		m, err := unix.Pread(fd, b[n:], int64(n))
+		if err != nil || m == 0 {
+			return nil, ErrMessage
+		}
+		n += m
+	}
+	return b, nil
+}
+
+func ignoringEINTR(f func() error) error {
+	for {
+		if err := f(); err != unix.EINTR {
+			return err
+		}
+	}
+}

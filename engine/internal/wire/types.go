@@ -1,0 +1,128 @@
+package wire
+
+import "time"
+
+// Config is what a fresh agent is told by the handle that made the sandbox.
+type Config struct {
+	User      string
+	Dir       string   // empty: the user's home
+	Env       []string // added to PATH, HOME and USER
+	Grace     time.Duration
+	KeepAlive time.Duration
+}
+
+// Put adds c to m.
+func (c Config) Put(m *Message) {
+	m.Text(c.User).Text(c.Dir).Texts(c.Env).Int(int64(c.Grace)).Int(int64(c.KeepAlive))
+}
+
+// ReadConfig reads what Put added.
+func ReadConfig(r *Reader) Config {
+	return Config{
+		User:      r.Text(),
+		Dir:       r.Text(),
+		Env:       r.Texts(),
+		Grace:     time.Duration(r.Int()),
+		KeepAlive: time.Duration(r.Int()),
+	}
+}
+
+// Info is what an agent tells each handle.
+type Info struct {
+	Dir string   // where relative names start
+	Env []string // what a command gets that names none
+}
+
+// Put adds i to m.
+func (i Info) Put(m *Message) { m.Text(i.Dir).Texts(i.Env) }
+
+// ReadInfo reads what Put added.
+func ReadInfo(r *Reader) Info { return Info{Dir: r.Text(), Env: r.Texts()} }
+
+// Command is a command to start.
+type Command struct {
+	Path  string
+	Args  []string
+	Env   []string
+	Dir   string // empty: the sandbox's
+	User  string // empty: the sandbox's
+	Stdio uint8  // bit n is set if a descriptor is sent for n; else it is the null device
+}
+
+// Put adds c to m.
+func (c Command) Put(m *Message) {
+	m.Text(c.Path).Texts(c.Args).Texts(c.Env).Text(c.Dir).Text(c.User).Uint(uint64(c.Stdio))
+}
+
+// ReadCommand reads what Put added.
+func ReadCommand(r *Reader) Command {
+	return Command{
+		Path:  r.Text(),
+		Args:  r.Texts(),
+		Env:   r.Texts(),
+		Dir:   r.Text(),
+		User:  r.Text(),
+		Stdio: uint8(r.Uint()),
+	}
+}
+
+// Exit tells how a command ended.
+type Exit struct {
+	Status    uint32        // as wait(2) gives it
+	User, Sys time.Duration // processor time, with what its reaped children took
+	MaxRSSKiB uint64        // largest resident set
+}
+
+// Put adds e to m.
+func (e Exit) Put(m *Message) {
+	m.Uint(uint64(e.Status)).Uint(uint64(e.User)).Uint(uint64(e.Sys)).Uint(e.MaxRSSKiB)
+}
+
+// ReadExit reads what Put added.
+func ReadExit(r *Reader) Exit {
+	return Exit{
+		Status:    uint32(r.Uint()),
+		User:      time.Duration(r.Uint()),
+		Sys:       time.Duration(r.Uint()),
+		MaxRSSKiB: r.Uint(),
+	}
+}
+
+// Stat is stat(2)'s answer, with the sandbox's own user and group ids.
+type Stat struct {
+	Dev, Ino, Nlink, Rdev uint64
+	Mode, UID, GID        uint32
+	Size, Blksize, Blocks int64
+	Atime, Mtime, Ctime   int64 // ns since the epoch
+}
+
+// Put adds s to m.
+func (s Stat) Put(m *Message) {
+	m.Uint(s.Dev).Uint(s.Ino).Uint(s.Nlink).Uint(s.Rdev)
+	m.Uint(uint64(s.Mode)).Uint(uint64(s.UID)).Uint(uint64(s.GID))
+	m.Int(s.Size).Int(s.Blksize).Int(s.Blocks).Int(s.Atime).Int(s.Mtime).Int(s.Ctime)
+}
+
+// ReadStat reads what Put added.
+func ReadStat(r *Reader) Stat {
+	return Stat{
+		Dev: r.Uint(), Ino: r.Uint(), Nlink: r.Uint(), Rdev: r.Uint(),
+		Mode: uint32(r.Uint()), UID: uint32(r.Uint()), GID: uint32(r.Uint()),
+		Size: r.Int(), Blksize: r.Int(), Blocks: r.Int(), Atime: r.Int(), Mtime: r.Int(), Ctime: r.Int(),
+	}
+}
+
+// Entry is a directory's entry.
+type Entry struct {
+	Name string
+	Type uint8 // as readdir(3) gives it in d_type
+}
+
+// The stages at which OpStart can fail, beside the errno.
+const (
+	StageLookup = "lookup"    // no such program
+	StageDot    = "dot"       // found only by a relative entry of PATH
+	StageChdir  = "chdir"     // Dir
+	StageUser   = "user"      // no such user
+	StageExec   = "fork/exec" // fork(2) or execve(2)
+)

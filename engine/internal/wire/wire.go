@@ -1,0 +1,185 @@
+// Package wire is the protocol between a host and the agent in a sandbox: messages of
+// bounded size on a unix SEQPACKET socket, some of them with descriptors.
+//
+// A message is an operation (one byte), the number of the request it belongs to (four bytes, little
+// endian) and fields: unsigned varints, and strings that carry their length. A request is answered by
+// one OpReply with its number; OpExit follows later for a command that was started. Both ends take the
+// other for hostile: a message that can't be read ends the connection, and nothing is allocated on the
+// word of a length alone.
+package wire
+
+import (
+	"bytes"
+	"encoding/binary"
+	"errors"
+)
+
+const (
+	// MaxMessage is the size of the largest message, in bytes.
+	MaxMessage = 64 << 10
+	// MaxSpill is the size of the largest message that travels in a file, in bytes; see OpSpilled.
+	MaxSpill = 4 << 20
+	// MaxFiles is how many descriptors a message may carry.
+	MaxFiles = 8
+
+	headerSize = 5
+)
+
+// Op says what a message asks or tells.
+type Op uint8
+
+// The operations. Requests go to the agent; OpReply and OpExit come back.
+const (
+	OpReply   Op = iota + 1 // errno, stage, then what the request's operation answers
+	OpExit                  // wait status, user and system time in µs, largest resident set in KiB
+	OpSpilled               // a message too large for the socket is in the file that is sent along
+
+	OpHold      // fresh agent: Config; else nothing → Info
+	OpStatus    // → holders, remaining ns (0: none), grace ns
+	OpRelease   // → 1 if this ended the sandbox
+	OpKeepAlive // ns; → remaining ns
+	OpExtend    // ns; → remaining ns
+
+	OpStart  // Command, with descriptors → pid
+	OpSignal // request number of the OpStart, signal
+
+	OpOpen      // name, flags, permission → Stat and a descriptor
+	OpReadDir   // with a directory's descriptor → entries until none is left
+	OpFstat     // with a descriptor → Stat
+	OpStat      // name, 1: don't follow a link → Stat
+	OpReadlink  // name → target
+	OpMkdir     // name, permission
+	OpMkdirAll  // name, permission
+	OpRemove    // name
+	OpRemoveAll // name
+	OpRename    // old, new
+	OpSymlink   // target, name
+	OpChmod     // name, mode
+	OpChown     // name, uid, gid
+)
+
+// ErrMessage means that the other end sent what is no message of this protocol.
+var ErrMessage = errors.New("wire: malformed message")
+
+// A Message is built by its Put methods. The zero Message is empty; use New.
+type Message struct{ b []byte }
+
+// New begins a message in buf, which may be nil.
+func New(buf []byte, op Op, id uint32) *Message {
+	b := append(buf[:0], byte(op))
+	return &Message{binary.LittleEndian.AppendUint32(b, id)}
+}
+
+// Bytes is the encoded message.
+func (m *Message) Bytes() []byte { return m.b }
+
+// Uint adds a number.
+func (m *Message) Uint(v uint64) *Message {
+	m.b = binary.AppendUvarint(m.b, v)
+	return m
+}
+
+// Int adds a number that may be negative.
+func (m *Message) Int(v int64) *Message {
+	m.b = binary.AppendVarint(m.b, v)
+	return m
+}
+
+// Text adds a string of any bytes.
+func (m *Message) Text(s string) *Message {
+	m.b = append(binary.AppendUvarint(m.b, uint64(len(s))), s...)
+	return m
+}
+
+// Texts adds a list of strings.
+func (m *Message) Texts(list []string) *Message {
+	m.Uint(uint64(len(list)))
+	for _, s := range list {
+		m.Text(s)
+	}
+	return m
+}
+
+// A Reader takes a message apart in the order in which it was built. After the first field that isn't
+// there every field is zero and Err tells.
+type Reader struct {
+	b   []byte
+	err error
+}
+
+// Read begins to take b apart. The strings that the reader returns are copies.
+func Read(b []byte) (op Op, id uint32, r *Reader, err error) {
+	if len(b) < headerSize {
+		return 0, 0, nil, ErrMessage
+	}
+	return Op(b[0]), binary.LittleEndian.Uint32(b[1:]), &Reader{b: b[headerSize:]}, nil
+}
+
+// Err is ErrMessage if a field was missing.
+func (r *Reader) Err() error { return r.err }
+
+// Done is Err, and ErrMessage as well if anything is left to read.
+func (r *Reader) Done() error {
+	if len(r.b) > 0 {
+		r.fail()
+	}
+	return r.err
+}
+
+// More tells whether anything is left to read.
+func (r *Reader) More() bool { return len(r.b) > 0 }
+
+func (r *Reader) fail() {
+	r.b, r.err = nil, ErrMessage
+}
+
+// Uint reads a number.
+func (r *Reader) Uint() uint64 {
+	v, n := binary.Uvarint(r.b)
+	if n <= 0 {
+		r.fail()
+		return 0
+	}
+	r.b = r.b[n:]
+	return v
+}
+
+// Int reads a number that may be negative.
+func (r *Reader) Int() int64 {
+	v, n := binary.Varint(r.b)
+	if n <= 0 {
+		r.fail()
+		return 0
+	}
+	r.b = r.b[n:]
+	return v
+}
+
+// Text reads a string.
+func (r *Reader) Text() string {
+	n := r.Uint()
+	if n > uint64(len(r.b)) {
+		r.fail()
+		return ""
+	}
+	s := string(r.b[:n])
+	r.b = r.b[n:]
+	return s
+}
+
+// Texts reads a list of strings; nil if it is empty.
+func (r *Reader) Texts() []string {
+	n := r.Uint()
+	if n > uint64(len(r.b)) { // each takes a byte at least
+		r.fail()
+		return nil
+	}
+	var list []string
+	for range n {
+		list = append(list, r.Text())
+	}
+	return list
+}
+
+// Clone is a Reader of what r has left that doesn't share the memory r reads from.
+func Clone(r *Reader) *Reader { return &Reader{b: bytes.Clone(r.b), err: r.err} }

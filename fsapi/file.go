@@ -1,0 +1,68 @@
+package fsapi
+
+import (
+	"io"
+	"io/fs"
+	"os"
+)
+
+// File is an open file or directory of a sandbox. What it reads and writes goes straight to the file,
+// at the host's own speed. It stays good after the sandbox has ended, for what is left to read. Its
+// methods do what those of os.File do.
+type File struct {
+	f     *os.File
+	agent Agent
+	fs    *FS
+	name  string
+
+	pending []Entry // listed, and not yet returned by ReadDir
+}
+
+// Name is the name that the file was opened by.
+func (f *File) Name() string { return f.name }
+
+// Read reads up to len(b) bytes; at the end it is io.EOF.
+func (f *File) Read(b []byte) (int, error) { return f.f.Read(b) }
+
+// ReadAt reads len(b) bytes from the offset off.
+func (f *File) ReadAt(b []byte, off int64) (int, error) { return f.f.ReadAt(b, off) }
+
+// Write writes b.
+func (f *File) Write(b []byte) (int, error) { return f.f.Write(b) }
+
+// WriteString writes s.
+func (f *File) WriteString(s string) (int, error) { return f.f.WriteString(s) }
+
+// WriteAt writes b at the offset off.
+func (f *File) WriteAt(b []byte, off int64) (int, error) { return f.f.WriteAt(b, off) }
+
+// ReadFrom writes all that r has.
+func (f *File) ReadFrom(r io.Reader) (int64, error) { return f.f.ReadFrom(r) }
+
+// WriteTo writes all that is left of the file to w.
+func (f *File) WriteTo(w io.Writer) (int64, error) { return f.f.WriteTo(w) }
+
+// Seek sets where the next Read or Write begins. On a directory, Seek(0, io.SeekStart) begins the
+// listing anew.
+func (f *File) Seek(offset int64, whence int) (int64, error) {
+	f.pending = nil
+	return f.f.Seek(offset, whence)
+}
+
+// Sync has the file's content written to disk.
+func (f *File) Sync() error { return f.f.Sync() }
+
+// Truncate sets the file's size, in bytes.
+func (f *File) Truncate(size int64) error { return f.f.Truncate(size) }
+
+// Close closes the file.
+func (f *File) Close() error { return f.f.Close() }
+
+// Stat describes the file.
+func (f *File) Stat() (fs.FileInfo, error) {
+	st, err := f.agent.Fstat(f.f)
+	if err != nil {
+		return nil, pathError("stat", f.name, err)
+	}
+	return &fileInfo{base(f.name), st}, nil
+}
