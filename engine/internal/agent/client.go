@@ -145,9 +145,9 @@ func (c *Client) deliver(b []byte, fds []int) error {
 			rep = reply{err: &Error{stage, syscall.Errno(errno)}}
 		}
 		c.mu.Lock()
+		defer c.mu.Unlock() // who forgets a call has then either prevented its reply or got it
 		ch := c.calls[id]
 		delete(c.calls, id)
-		c.mu.Unlock()
 		if ch == nil { // given up, or never asked
 			wire.CloseAll(rep.fds)
 			return nil

@@ -1,0 +1,42 @@
+// Package container makes the processes of a sandbox: its namespaces, cgroup, limits and mounts, with
+// the agent as first process. It is the only package that knows runc's libcontainer, which promises no
+// API, and is as dumb as it can be: plain data in, processes and descriptors out.
+//
+// Importing it installs a hook: libcontainer starts the program again as "/proc/self/exe init", with
+// _LIBCONTAINER_INITPIPE in the environment, and that process must become the sandbox before main. The
+// hook is the package's init; a program's own "init" argument is left alone. The program's other package
+// initialisers that Go orders before it run in that process too.
+//
+// libcontainer marks all descriptors from 3 on in the host process close-on-exec whenever a sandbox is
+// created.
+package container
+
+import "os"
+
+// IDs is how many user ids, and how many group ids, a sandbox has.
+const IDs = 1 << 16
+
+// Config describes a sandbox to create.
+type Config struct {
+	ID          string
+	StateDir    string // where libcontainer keeps its state, an absolute path
+	Root        string // where Start's prepare mounts the root file system
+	Hostname    string
+	HostNetwork bool
+	UID         uint32 // the host's id for the sandbox's root; IDs follow
+	CPUs        float64
+	Processes   int64
+	OpenFiles   uint64
+}
+
+// The descriptors that the agent finds beside the standard ones, which are the null device.
+const (
+	listenFD = 3
+	agentFD  = 4
+)
+
+// agentPath is the agent's program as its own process sees it.
+const agentPath = "/proc/self/fd/4"
+
+// files are the ExtraFiles of the agent's process, in the order of the descriptors above.
+func files(listen, agent *os.File) []*os.File { return []*os.File{listen, agent} }

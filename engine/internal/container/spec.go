@@ -1,0 +1,133 @@
+package container
+
+import (
+	"math"
+
+	"github.com/opencontainers/runtime-spec/specs-go"
+)
+
+// capabilities are those that root in a user namespace needs to manage its own files, ids, processes
+// and low ports; see capabilities(7).
+var capabilities = []string{
+	"CAP_CHOWN",
+	"CAP_DAC_OVERRIDE",
+	"CAP_FOWNER",
+	"CAP_FSETID",
+	"CAP_KILL",
+	"CAP_NET_BIND_SERVICE",
+	"CAP_SETGID",
+	"CAP_SETPCAP",
+	"CAP_SETUID",
+}
+
+// maskedPaths can't be read in a sandbox: runc's list, and what else tells of the host.
+var maskedPaths = []string{
+	"/proc/acpi",
+	"/proc/asound",
+	"/proc/interrupts",
+	"/proc/kcore",
+	"/proc/keys",
+	"/proc/latency_stats",
+	"/proc/sched_debug",
+	"/proc/scsi",
+	"/proc/timer_list",
+	"/proc/timer_stats",
+	"/sys/devices/virtual/powercap",
+	"/sys/firmware",
+}
+
+// readonlyPaths can't be written in a sandbox.
+var readonlyPaths = []string{
+	"/proc/bus",
+	"/proc/fs",
+	"/proc/irq",
+	"/proc/sys",
+	"/proc/sysrq-trigger",
+}
+
+// cpuPeriod is the time that a processor quota refers to, in µs.
+const cpuPeriod = 100_000
+
+// Spec is cfg in the terms of the OCI runtime specification. The memory limit isn't in it: it would
+// count for libcontainer's own steps as well; see SetMemory.
+func (cfg Config) Spec() *specs.Spec {
+	ids := []specs.LinuxIDMapping{{ContainerID: 0, HostID: cfg.UID, Size: IDs}}
+	spec := &specs.Spec{
+		Version:  specs.Version,
+		Root:     &specs.Root{Path: cfg.Root},
+		Hostname: cfg.Hostname,
+		Process: &specs.Process{
+			Args:            []string{agentPath},
+			Cwd:             "/",
+			NoNewPrivileges: true,
+			Capabilities: &specs.LinuxCapabilities{
+				Bounding:  capabilities,
+				Effective: capabilities,
+				Permitted: capabilities,
+			},
+			Rlimits: []specs.POSIXRlimit{{Type: "RLIMIT_CORE"}},
+		},
+		Mounts: mounts(cfg.HostNetwork),
+		Linux: &specs.Linux{
+			UIDMappings:   ids,
+			GIDMappings:   ids,
+			CgroupsPath:   cgroupPath(cfg.ID),
+			MaskedPaths:   maskedPaths,
+			ReadonlyPaths: readonlyPaths,
+			Resources:     cfg.resources(),
+			Namespaces: []specs.LinuxNamespace{
+				{Type: specs.UserNamespace},
+				{Type: specs.MountNamespace},
+				{Type: specs.PIDNamespace},
+				{Type: specs.IPCNamespace},
+				{Type: specs.UTSNamespace},
+				{Type: specs.CgroupNamespace},
+			},
+		},
+	}
+	if cfg.OpenFiles > 0 {
+		spec.Process.Rlimits = append(spec.Process.Rlimits,
+			specs.POSIXRlimit{Type: "RLIMIT_NOFILE", Soft: cfg.OpenFiles, Hard: cfg.OpenFiles})
+	}
+	if !cfg.HostNetwork {
+		spec.Linux.Namespaces = append(spec.Linux.Namespaces, specs.LinuxNamespace{Type: specs.NetworkNamespace})
+		// ICMP echo for every group of the sandbox, see icmp(7).
+		spec.Linux.Sysctl = map[string]string{"net.ipv4.ping_group_range": "0 65535"}
+	}
+	return spec
+}
+
+func (cfg Config) resources() *specs.LinuxResources {
+	r := &specs.LinuxResources{
+		Devices: []specs.LinuxDeviceCgroup{{Allow: false, Access: "rwm"}},
+	}
+	if cfg.CPUs > 0 {
+		// 1 ms is the least that the kernel takes, see cpu.max in its cgroup-v2 document.
+		quota, period := max(1000, int64(math.Round(cfg.CPUs*cpuPeriod))), uint64(cpuPeriod)
+		r.CPU = &specs.LinuxCPU{Quota: &quota, Period: &period}
+	}
+	if cfg.Processes > 0 {
+		n := cfg.Processes
+		r.Pids = &specs.LinuxPids{Limit: &n}
+	}
+	return r
+}
+
+func mounts(hostNetwork bool) []specs.Mount {
+	list := []specs.Mount{
+		{Destination: "/proc", Type: "proc", Source: "proc", Options: []string{"nosuid", "noexec", "nodev"}},
+		{Destination: "/dev", Type: "tmpfs", Source: "dev", Options: []string{"nosuid", "noexec", "strictatime", "mode=755", "size=64k"}},
+		{Destination: "/dev/pts", Type: "devpts", Source: "devpts", Options: []string{"nosuid", "noexec", "newinstance", "ptmxmode=0666", "mode=0620", "gid=5"}},
+		{Destination: "/dev/shm", Type: "tmpfs", Source: "shm", Options: []string{"nosuid", "noexec", "nodev", "mode=1777", "size=64m"}},
+		{Destination: "/dev/mqueue", Type: "mqueue", Source: "mqueue", Options: []string{"nosuid", "noexec", "nodev"}},
+	}
+	if hostNetwork { // sysfs shows the network namespace, which isn't the sandbox's own
+		return append(list, specs.Mount{Destination: "/sys", Type: "tmpfs", Source: "sys",
+			Options: []string{"nosuid", "noexec", "nodev", "ro", "size=0", "mode=555"}})
+	}
+	return append(list, specs.Mount{Destination: "/sys", Type: "sysfs", Source: "sysfs",
+		Options: []string{"nosuid", "noexec", "nodev", "ro"}})
+}
+
+// cgroupPath is a sandbox's cgroup, below the root of each hierarchy.
+func cgroupPath(id string) string { return "/nestbox/" + id }

@@ -1,0 +1,26 @@
+//go:build !linux || !cgo
+
+package container
+
+import (
+	"errors"
+	"fmt"
+	"os"
+)
+
+// Supported tells why no sandbox can be created by this program.
+func Supported() error {
+	return fmt.Errorf("%w: sandboxes need Linux and a program built with cgo: set CGO_ENABLED=1 and install a C compiler", errors.ErrUnsupported)
+}
+
+// Process is the first process of a sandbox.
+type Process struct{ PID int }
+
+func (*Process) Wait() {}
+
+func Start(Config, *os.File, *os.File, func() error) (*Process, error) { return nil, Supported() }
+func UserNamespace(uint32) (*os.File, error)                           { return nil, Supported() }
+func SetMemory(string, int64) error                                    { return Supported() }
+func OOMKills(string) (uint64, error)                                  { return 0, Supported() }
+func Kill(string) error                                                { return Supported() }
+func RemoveCgroup(string) error                                        { return Supported() }

@@ -1,0 +1,197 @@
+package rootfs
+
+import (
+	"crypto/sha256"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+)
+
+// An entry is a file, directory or link of the skeleton.
+type entry struct {
+	name string // relative to the root
+	mode fs.FileMode
+	id   int    // owner and group
+	data string // a file's content or a link's target
+}
+
+// skeleton is what base has of its own, on every host.
+func skeleton() []entry {
+	dir := func(name string, perm fs.FileMode) entry { return entry{name: name, mode: fs.ModeDir | perm} }
+	file := func(name, data string) entry { return entry{name: name, mode: 0o644, data: data} }
+	list := []entry{dir("home/user", 0o755)}
+	list[0].id = 1000
+	for _, name := range []string{"etc", "home", "media", "mnt", "opt", "run", "srv", "usr", "var", "var/cache", "var/lib", "var/log", "proc", "sys", "dev"} {
+		list = append(list, dir(name, 0o755))
+	}
+	list = append(list,
+		dir("root", 0o700),
+		dir("tmp", 0o777|fs.ModeSticky),
+		dir("var/tmp", 0o777|fs.ModeSticky),
+		entry{name: "var/run", mode: fs.ModeSymlink, data: "../run"},
+		file("etc/passwd", "root:x:0:0:root:/root:/bin/sh\nuser:x:1000:1000:user:/home/user:/bin/sh\nnobody:x:65534:65534:nobody:/nonexistent:/usr/sbin/nologin\n"),
+		file("etc/group", "root:x:0:\ntty:x:5:\nuser:x:1000:\nnogroup:x:65534:\n"),
+		file("etc/hosts", "127.0.0.1\tlocalhost sandbox\n::1\tlocalhost ip6-localhost ip6-loopback\n"),
+		file("etc/nsswitch.conf", "passwd: files\ngroup: files\nshadow: files\nhosts: files dns\nservices: files\nprotocols: files\n"),
+		file("etc/resolv.conf", ""),
+		file("etc/hostname", "sandbox\n"),
+	)
+	return list
+}
+
+// The directories of programs and libraries at the root, on a merged host links into /usr.
+var rootDirs = []string{"bin", "sbin", "lib", "lib32", "lib64", "libx32"}
+
+// The files of /etc that programs need and that tell nothing of the host.
+var etcFiles = []string{
+	"alternatives",
+	"ca-certificates",
+	"ca-certificates.conf",
+	"crypto-policies",
+	"ld.so.cache",
+	"ld.so.conf",
+	"ld.so.conf.d",
+	"mime.types",
+	"pki/ca-trust/extracted",
+	"pki/tls/certs",
+	"protocols",
+	"services",
+	"ssl/certs",
+	"ssl/openssl.cnf",
+}
+
+// planBase is base for the host whose root is root: the skeleton, and what is mounted on it.
+func planBase(root string) (list []entry, mounts []Mount, err error) {
+	list = skeleton()
+	mounts = []Mount{{Source: filepath.Join(root, "usr"), Target: "/usr"}}
+	place := func(name string) error {
+		source := filepath.Join(root, name)
+		fi, err := os.Lstat(source)
+		if errors.Is(err, fs.ErrNotExist) {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		if fi.Mode()&fs.ModeSymlink != 0 {
+			target, err := os.Readlink(source)
+			if err != nil {
+				return err
+			}
+			if intoUsr(name, target) {
+				list = append(list, entry{name: name, mode: fs.ModeSymlink, data: target})
+				return nil
+			}
+			if source, err = filepath.EvalSymlinks(source); err != nil {
+				return nil // a link to nothing
+			}
+			if fi, err = os.Stat(source); err != nil {
+				return err
+			}
+		}
+		e := entry{name: name, mode: 0o644}
+		if fi.IsDir() {
+			e.mode = fs.ModeDir | 0o755
+		}
+		list = append(list, e)
+		mounts = append(mounts, Mount{Source: source, Target: "/" + name})
+		return nil
+	}
+	for _, name := range rootDirs {
+		if err := place(name); err != nil {
+			return nil, nil, err
+		}
+	}
+	for _, name := range append([]string{"localtime"}, etcFiles...) {
+		if err := place("etc/" + name); err != nil {
+			return nil, nil, err
+		}
+	}
+	return list, mounts, nil
+}
+
+// intoUsr tells whether a link at name to target stays within /usr, where it is the same inside.
+func intoUsr(name, target string) bool {
+	if !filepath.IsAbs(target) {
+		target = filepath.Join("/", filepath.Dir(name), target)
+	}
+	target = filepath.Clean(target)
+	return target == "/usr" || strings.HasPrefix(target, "/usr/")
+}
+
+// lookupBase gives the built-in template. Its skeleton is made once, in a directory that is named by what
+// is in it, so that several processes, and versions, can share the place.
+func (c *Catalog) lookupBase() (Template, error) {
+	list, mounts, err := planBase("/")
+	if err != nil {
+		return Template{}, &TemplateError{Base, "/", reason(err)}
+	}
+	dir := filepath.Join(c.base, digest(list))
+	if _, err := os.Lstat(dir); errors.Is(err, fs.ErrNotExist) {
+		err = makeSkeleton(dir, list)
+		if err != nil {
+			return Template{}, fmt.Errorf("make template %q: %w", Base, err)
+		}
+	}
+	t := Template{Name: Base, Root: dir, Mounts: mounts}
+	return t, t.check()
+}
+
+func digest(list []entry) string {
+	h := sha256.New()
+	for _, e := range list {
+		fmt.Fprintf(h, "%q %v %d %q\n", e.name, e.mode, e.id, e.data)
+	}
+	return fmt.Sprintf("%x", h.Sum(nil)[:8])
+}
+
+// makeSkeleton makes list in the directory dir, all or nothing.
+func makeSkeleton(dir string, list []entry) (err error) {
+	if err := os.MkdirAll(filepath.Dir(dir), 0o700); err != nil {
+		return err
+	}
+	tmp, err := os.MkdirTemp(filepath.Dir(dir), ".new-")
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, os.RemoveAll(tmp)) }()
+	for _, e := range list {
+		if err := e.make(tmp); err != nil {
+			return err
+		}
+	}
+	if err := os.Chmod(tmp, 0o755); err != nil {
+		return err
+	}
+	err = os.Rename(tmp, dir)
+	if errors.Is(err, fs.ErrExist) { // another was faster
+		return nil
+	}
+	return err
+}
+
+func (e entry) make(root string) error {
+	path := filepath.Join(root, e.name)
+	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+		return err
+	}
+	if e.mode&fs.ModeSymlink != 0 {
+		return os.Symlink(e.data, path)
+	}
+	var err error
+	if e.mode.IsDir() {
+		err = os.MkdirAll(path, 0o755)
+	} else {
+		err = os.WriteFile(path, []byte(e.data), 0o644)
+	}
+	if err != nil {
+		return err
+	}
+	if err := os.Lchown(path, e.id, e.id); err != nil {
+		return err
+	}
+	return os.Chmod(path, e.mode) // whatever the umask is
+}

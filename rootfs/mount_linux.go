@@ -1,0 +1,185 @@
+package rootfs
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path"
+	"path/filepath"
+	"strings"
+
+	"golang.org/x/sys/unix"
+)
+
+// mountPoints are directories one of which every host has. See MountPoint.
+var mountPoints = []string{"/mnt", "/media", "/srv", "/opt", "/home", "/var/tmp", "/tmp"}
+
+// MountPoint is a directory of the host's where the sandbox in dir can have its root file system mounted:
+// any user can reach it, as the sandbox's root must, and dir isn't below it. The mount is in a namespace of
+// its own; the host never sees it.
+func MountPoint(dir string) (string, error) {
+	for _, point := range mountPoints {
+		fi, err := os.Lstat(point)
+		if err != nil || !fi.IsDir() || fi.Mode().Perm()&0o001 == 0 {
+			continue
+		}
+		if dir != point && !strings.HasPrefix(dir, point+"/") {
+			return point, nil
+		}
+	}
+	return "", fmt.Errorf("%w: no place to mount a root file system on: make a directory /mnt with mode 0755", errors.ErrUnsupported)
+}
+
+// MountTree mounts the tree in the directory dir at root, for a sandbox of the template t with the ids of
+// the user namespace ns. uid is the host's id of its root. The calling thread must have a mount namespace
+// of its own, and be of no other use: its working directory changes.
+func MountTree(dir, root string, t Template, mounts []Mount, ns *os.File, uid uint32) error {
+	steps, err := plan(t, mounts)
+	if err != nil {
+		return err
+	}
+	// The overlay's options are relative, so that no path of the host's stands in a /proc/mounts inside.
+	if err := unix.Chdir(dir); err != nil {
+		return &os.PathError{Op: "chdir", Path: dir, Err: err}
+	}
+	for _, s := range steps {
+		if s.lower {
+			err = s.mountOverlay(root, ns)
+		} else {
+			err = s.bind(root, ns, uid)
+		}
+		if err != nil {
+			return fmt.Errorf("mount %s: %w", s.source, err)
+		}
+	}
+	return nil
+}
+
+// mountOverlay mounts the template at lower and the overlay at root.
+func (s step) mountOverlay(root string, ns *os.File) error {
+	fd, err := clone(unix.AT_FDCWD, s.source, 0)
+	if err != nil {
+		return err
+	}
+	defer unix.Close(fd)
+	if err := setattr(fd, unix.AT_EMPTY_PATH, &unix.MountAttr{Attr_set: unix.MOUNT_ATTR_IDMAP, Userns_fd: uint64(ns.Fd())}); err != nil {
+		return fmt.Errorf("%w: the template's file system can't be mounted with other owners (%v): "+
+			"keep templates and the state directory on ext4, xfs, btrfs or tmpfs", errors.ErrUnsupported, err)
+	}
+	if err := unix.MoveMount(fd, "", unix.AT_FDCWD, s.target, unix.MOVE_MOUNT_F_EMPTY_PATH); err != nil {
+		return os.NewSyscallError("move_mount", err)
+	}
+	options := "lowerdir=" + lowerDir + ",upperdir=" + upperDir + ",workdir=" + workDir
+	if err := unix.Mount("overlay", root, "overlay", unix.MS_NOSUID|unix.MS_NODEV, options); err != nil {
+		return fmt.Errorf("overlay: %w: the state directory must be on a file system that can be an overlay's upper layer, "+
+			"such as ext4, xfs, btrfs or tmpfs", err)
+	}
+	return nil
+}
+
+// bind mounts a directory or file of the host's at a place below root.
+func (s step) bind(root string, ns *os.File, uid uint32) error {
+	fd, err := clone(unix.AT_FDCWD, s.source, unix.AT_RECURSIVE)
+	if err != nil {
+		return err
+	}
+	defer unix.Close(fd)
+	attr := &unix.MountAttr{Attr_set: unix.MOUNT_ATTR_NOSUID | unix.MOUNT_ATTR_NODEV, Propagation: unix.MS_PRIVATE}
+	if !s.writable {
+		attr.Attr_set |= unix.MOUNT_ATTR_RDONLY
+	}
+	if err := setattr(fd, unix.AT_EMPTY_PATH|unix.AT_RECURSIVE, attr); err != nil {
+		return err
+	}
+	// Where the file system can't, its files belong to nobody inside, which is the lesser right.
+	_ = setattr(fd, unix.AT_EMPTY_PATH|unix.AT_RECURSIVE,
+		&unix.MountAttr{Attr_set: unix.MOUNT_ATTR_IDMAP, Userns_fd: uint64(ns.Fd())})
+
+	rootFD, err := unix.Open(root, unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return &os.PathError{Op: "open", Path: root, Err: err}
+	}
+	defer unix.Close(rootFD)
+	var st unix.Stat_t
+	if err := unix.Fstat(fd, &st); err != nil {
+		return os.NewSyscallError("fstat", err)
+	}
+	target, err := openTarget(rootFD, s.target, st.Mode&unix.S_IFMT == unix.S_IFDIR, int(uid))
+	if err != nil {
+		return &os.PathError{Op: "open", Path: s.target, Err: err}
+	}
+	defer unix.Close(target)
+	if err := unix.MoveMount(fd, "", target, "", unix.MOVE_MOUNT_F_EMPTY_PATH|unix.MOVE_MOUNT_T_EMPTY_PATH); err != nil {
+		return os.NewSyscallError("move_mount", err)
+	}
+	return nil
+}
+
+// openTarget opens the mount point unsafePath below root, and makes what is missing of it. The template
+// decides which links there are; none leads out of root.
+func openTarget(root int, unsafePath string, dir bool, uid int) (int, error) {
+	parts := strings.Split(strings.Trim(unsafePath, "/"), "/")
+	at := ""
+	for i, part := range parts {
+		parent := at
+		at = path.Join(at, part)
+		fd, err := openBelow(root, at)
+		if err == unix.ENOENT {
+			err = makeBelow(root, parent, part, dir || i < len(parts)-1, uid)
+			if err == nil {
+				fd, err = openBelow(root, at)
+			}
+		}
+		if err != nil || i == len(parts)-1 {
+			return fd, err
+		}
+		_ = unix.Close(fd)
+	}
+	return -1, unix.EINVAL
+}
+
+func openBelow(root int, unsafePath string) (int, error) {
+	if unsafePath == "" {
+		unsafePath = "."
+	}
+	for {
+		fd, err := unix.Openat2(root, unsafePath, &unix.OpenHow{
+			Flags:   unix.O_PATH | unix.O_CLOEXEC,
+			Resolve: unix.RESOLVE_IN_ROOT | unix.RESOLVE_NO_MAGICLINKS,
+		})
+		if err != unix.EINTR && err != unix.EAGAIN {
+			return fd, err
+		}
+	}
+}
+
+func makeBelow(root int, parent, name string, dir bool, uid int) error {
+	fd, err := openBelow(root, parent)
+	if err != nil {
+		return err
+	}
+	defer unix.Close(fd)
+	if dir {
+		err = unix.Mkdirat(fd, name, 0o755)
+	} else {
+		err = unix.Mknodat(fd, name, unix.S_IFREG|0o644, 0)
+	}
+	if err != nil {
+		return err
+	}
+	return unix.Fchownat(fd, name, uid, uid, unix.AT_SYMLINK_NOFOLLOW)
+}
+
+// clone makes a mount of a part of the host's files that is attached nowhere yet, see open_tree(2).
+func clone(dirfd int, source string, flags uint) (int, error) {
+	source, err := filepath.EvalSymlinks(source)
+	if err != nil {
+		return -1, err
+	}
+	fd, err := unix.OpenTree(dirfd, source, unix.OPEN_TREE_CLONE|unix.OPEN_TREE_CLOEXEC|flags)
+	return fd, os.NewSyscallError("open_tree", err)
+}
+
+func setattr(fd int, flags uint, attr *unix.MountAttr) error {
+	return os.NewSyscallError("mount_setattr", unix.MountSetattr(fd, "", flags, attr))
+}

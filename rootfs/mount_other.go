@@ -1,0 +1,16 @@
+//go:build !linux
+
+package rootfs
+
+import (
+	"errors"
+	"os"
+)
+
+// MountPoint is for Linux.
+func MountPoint(string) (string, error) { return "", errors.ErrUnsupported }
+
+// MountTree is for Linux.
+func MountTree(string, string, Template, []Mount, *os.File, uint32) error {
+	return errors.ErrUnsupported
+}

@@ -1,0 +1,90 @@
+package rootfs
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+)
+
+// A tree is a directory with these in it. They are the overlay's, see overlayfs in the kernel's documents.
+const (
+	upperDir = "upper" // what the sandbox writes
+	workDir  = "work"  // the overlay's own
+	lowerDir = "lower" // where the template is mounted
+)
+
+// MakeTree makes an empty tree in the directory dir, for a sandbox whose root has the host's user id uid.
+func MakeTree(dir string, uid uint32) error {
+	for _, name := range []string{upperDir, workDir, lowerDir} {
+		if err := os.Mkdir(filepath.Join(dir, name), 0o755); err != nil {
+			return err
+		}
+	}
+	upper := filepath.Join(dir, upperDir)
+	if err := os.Chmod(upper, 0o755); err != nil { // whatever the umask is
+		return err
+	}
+	return os.Lchown(upper, int(uid), int(uid))
+}
+
+// A step is one mount.
+type step struct {
+	source   string
+	target   string // relative to the tree for the template, else below the sandbox's root
+	writable bool
+	lower    bool // the template itself
+}
+
+// plan is what has to be mounted for a sandbox of t, in order.
+func plan(t Template, mounts []Mount) ([]step, error) {
+	steps := []step{{source: t.Root, target: lowerDir, lower: true}}
+	for _, m := range append(append([]Mount{}, t.Mounts...), mounts...) {
+		if err := m.Check(); err != nil {
+			return nil, err
+		}
+		steps = append(steps, step{source: m.Source, target: m.Target, writable: m.Writable})
+	}
+	return steps, nil
+}
+
+// MountError tells why a Mount can't be had.
+type MountError struct {
+	Mount  Mount
+	Reason string
+}
+
+func (e *MountError) Error() string {
+	return fmt.Sprintf("mount %q at %q: %s", e.Mount.Source, e.Mount.Target, e.Reason)
+}
+
+// Check tells whether m can be mounted, by a *MountError.
+func (m Mount) Check() error {
+	fail := func(reason string) error { return &MountError{m, reason} }
+	switch {
+	case !filepath.IsAbs(m.Source):
+		return fail("the source must be an absolute path")
+	case !filepath.IsAbs(m.Target) || filepath.Clean(m.Target) != m.Target || m.Target == "/":
+		return fail("the target must be an absolute path without . or .., and not /")
+	case strings.ContainsRune(m.Source+m.Target, 0):
+		return fail("a path holds a NUL byte")
+	}
+	for _, own := range []string{"/proc", "/sys", "/dev"} {
+		if m.Target == own || strings.HasPrefix(m.Target, own+"/") {
+			return fail("the target is in " + own + ", which is the sandbox's own")
+		}
+	}
+	fi, err := os.Stat(m.Source)
+	if errors.Is(err, fs.ErrNotExist) {
+		return fail("there is no such source")
+	}
+	if err != nil {
+		return fail(reason(err))
+	}
+	if !fi.IsDir() && !fi.Mode().IsRegular() {
+		return fail("the source is neither a directory nor a file")
+	}
+	return nil
+}
