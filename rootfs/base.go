@@ -195,3 +195,16 @@ func (e entry) make(root string) error {
 	}
 	return os.Chmod(path, e.mode) // whatever the umask is
 }
+
+// ResolverMounts are what base needs of the host's to look up names in the host's network.
+func ResolverMounts() []Mount {
+	var list []Mount
+	for _, name := range []string{"/etc/resolv.conf", "/etc/hosts"} {
+		source, err := filepath.EvalSymlinks(name)
+		if err != nil {
+			continue // the host has none either
+		}
+		list = append(list, Mount{Source: source, Target: name})
+	}
+	return list
+}

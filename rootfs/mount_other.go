@@ -3,6 +3,7 @@
 package rootfs
 
 import (
+	"context"
 	"errors"
 	"os"
 )
@@ -14,3 +15,6 @@ func MountPoint(string) (string, error) { return "", errors.ErrUnsupported }
 func MountTree(string, string, Template, []Mount, *os.File, uint32) error {
 	return errors.ErrUnsupported
 }
+
+// RemoveTree is for Linux.
+func RemoveTree(context.Context, string) error { return errors.ErrUnsupported }

@@ -79,6 +79,13 @@ func Dial(dir *os.File) (*Client, error) {
 // Gone is closed when the connection has ended, by either side.
 func (c *Client) Gone() <-chan struct{} { return c.read }
 
+// Err is why the connection has ended; nil if it hasn't.
+func (c *Client) Err() error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.failure
+}
+
 // Close ends the connection. What waits on it gets ErrClosed.
 func (c *Client) Close() error {
 	c.fail(ErrClosed)
@@ -288,7 +295,7 @@ func (c *Client) Status(ctx context.Context) (s Status, err error) {
 
 // Release gives up the handle and tells whether that ended the sandbox.
 func (c *Client) Release(ctx context.Context) (ended bool, err error) {
-	err = c.simple(ctx, wire.OpRelease, nil, func(r *wire.Reader) { ended = r.Uint() == 1 })
+	err = c.simple(ctx, wire.OpRelease, nil, func(r *wire.Reader) { ended = r.Bool() })
 	return ended, err
 }
 
@@ -335,12 +342,7 @@ func (c *Client) Start(cmd wire.Command, files ...int) (*Process, error) {
 // Signal signals a command, or its process group. It is os.ErrProcessDone if it has ended.
 func (p *Process) Signal(sig syscall.Signal, group bool) error {
 	err := p.c.simple(context.Background(), wire.OpSignal, func(m *wire.Message) {
-		m.Uint(uint64(p.id)).Uint(uint64(sig))
-		if group {
-			m.Uint(1)
-		} else {
-			m.Uint(0)
-		}
+		m.Uint(uint64(p.id)).Uint(uint64(sig)).Bool(group)
 	}, nil)
 	if errors.Is(err, syscall.ESRCH) {
 		return os.ErrProcessDone

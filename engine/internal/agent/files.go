@@ -98,13 +98,13 @@ func (c *Client) Fstat(f *os.File) (fsapi.Stat, error) {
 }
 
 // Stat describes a file for fsapi.
-func (c *Client) Stat(name string) (fsapi.Stat, error) { return c.stat(name, 0) }
+func (c *Client) Stat(name string) (fsapi.Stat, error) { return c.stat(name, false) }
 
 // Lstat describes a file, or a link itself, for fsapi.
-func (c *Client) Lstat(name string) (fsapi.Stat, error) { return c.stat(name, 1) }
+func (c *Client) Lstat(name string) (fsapi.Stat, error) { return c.stat(name, true) }
 
-func (c *Client) stat(name string, nofollow uint64) (fsapi.Stat, error) {
-	_, rep, err := c.call(context.Background(), wire.OpStat, nil, func(m *wire.Message) { m.Text(name).Uint(nofollow) })
+func (c *Client) stat(name string, nofollow bool) (fsapi.Stat, error) {
+	_, rep, err := c.call(context.Background(), wire.OpStat, nil, func(m *wire.Message) { m.Text(name).Bool(nofollow) })
 	return readStat(rep, err)
 }
 

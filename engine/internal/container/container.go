@@ -29,6 +29,9 @@ type Config struct {
 	OpenFiles   uint64
 }
 
+// Idle is the argument that has the agent do nothing.
+const Idle = "idle"
+
 // The descriptors that the agent finds beside the standard ones, which are the null device.
 const (
 	listenFD = 3

@@ -116,20 +116,18 @@ func (p *Process) Wait() {
 	_, _ = p.p.Wait() // how it ended says nothing: the lease does
 }
 
-// UserNamespace makes a user namespace with a sandbox's range of ids, for idmapped mounts.
+// UserNamespace makes a user namespace with a sandbox's range of ids, for idmapped mounts. It borrows the
+// agent's program.
 //
-// A namespace needs a process to make it. This one is a copy of the host's that stops at its exec, see
-// PTRACE_TRACEME in ptrace(2), so that none of its code runs, and is killed there.
-func UserNamespace(uid uint32) (ns *os.File, err error) {
-	runtime.LockOSThread() // the tracer is a thread
-	defer runtime.UnlockOSThread()
+// A namespace needs a process to make it: the agent, told to do nothing, which is killed once the namespace
+// is open.
+func UserNamespace(agent *os.File, uid uint32) (ns *os.File, err error) {
 	ids := []syscall.SysProcIDMap{{ContainerID: 0, HostID: int(uid), Size: IDs}}
-	p, err := os.StartProcess("/proc/self/exe", []string{"userns"}, &os.ProcAttr{
+	p, err := os.StartProcess("/proc/self/fd/"+strconv.Itoa(int(agent.Fd())), []string{"agent", Idle}, &os.ProcAttr{
 		Sys: &syscall.SysProcAttr{
 			Cloneflags:  unix.CLONE_NEWUSER,
 			UidMappings: ids,
 			GidMappings: ids,
-			Ptrace:      true,
 		},
 	})
 	if err != nil {

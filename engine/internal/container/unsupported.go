@@ -19,7 +19,7 @@ type Process struct{ PID int }
 func (*Process) Wait() {}
 
 func Start(Config, *os.File, *os.File, func() error) (*Process, error) { return nil, Supported() }
-func UserNamespace(uint32) (*os.File, error)                           { return nil, Supported() }
+func UserNamespace(*os.File, uint32) (*os.File, error)                 { return nil, Supported() }
 func SetMemory(string, int64) error                                    { return Supported() }
 func OOMKills(string) (uint64, error)                                  { return 0, Supported() }
 func Kill(string) error                                                { return Supported() }

@@ -41,28 +41,31 @@ func ReadInfo(r *Reader) Info { return Info{Dir: r.Text(), Env: r.Texts()} }
 
 // Command is a command to start.
 type Command struct {
-	Path  string
-	Args  []string
-	Env   []string
-	Dir   string // empty: the sandbox's
-	User  string // empty: the sandbox's
-	Stdio uint8  // bit n is set if a descriptor is sent for n; else it is the null device
+	Path string
+	Args []string
+	// Env is the whole environment, unless Inherit says that it is the sandbox's.
+	Env     []string
+	Inherit bool
+	Dir     string // empty: the sandbox's
+	User    string // empty: the sandbox's
+	Stdio   uint8  // bit n is set if a descriptor is sent for n; else it is the null device
 }
 
 // Put adds c to m.
 func (c Command) Put(m *Message) {
-	m.Text(c.Path).Texts(c.Args).Texts(c.Env).Text(c.Dir).Text(c.User).Uint(uint64(c.Stdio))
+	m.Text(c.Path).Texts(c.Args).Texts(c.Env).Bool(c.Inherit).Text(c.Dir).Text(c.User).Uint(uint64(c.Stdio))
 }
 
 // ReadCommand reads what Put added.
 func ReadCommand(r *Reader) Command {
 	return Command{
-		Path:  r.Text(),
-		Args:  r.Texts(),
-		Env:   r.Texts(),
-		Dir:   r.Text(),
-		User:  r.Text(),
-		Stdio: uint8(r.Uint()),
+		Path:    r.Text(),
+		Args:    r.Texts(),
+		Env:     r.Texts(),
+		Inherit: r.Bool(),
+		Dir:     r.Text(),
+		User:    r.Text(),
+		Stdio:   uint8(r.Uint()),
 	}
 }
 

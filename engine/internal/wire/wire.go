@@ -85,6 +85,14 @@ func (m *Message) Int(v int64) *Message {
 	return m
 }
 
+// Bool adds a truth value.
+func (m *Message) Bool(v bool) *Message {
+	if v {
+		return m.Uint(1)
+	}
+	return m.Uint(0)
+}
+
 // Text adds a string of any bytes.
 func (m *Message) Text(s string) *Message {
 	m.b = append(binary.AppendUvarint(m.b, uint64(len(s))), s...)
@@ -154,6 +162,9 @@ func (r *Reader) Int() int64 {
 	r.b = r.b[n:]
 	return v
 }
+
+// Bool reads a truth value.
+func (r *Reader) Bool() bool { return r.Uint() != 0 }
 
 // Text reads a string.
 func (r *Reader) Text() string {

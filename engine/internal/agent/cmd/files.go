@@ -161,7 +161,7 @@ func (q *request) fstat() error {
 }
 
 func (q *request) stat() error {
-	name, nofollow := q.name(), q.r.Uint() == 1
+	name, nofollow := q.name(), q.r.Bool()
 	if err := q.r.Done(); err != nil {
 		return err
 	}

@@ -64,17 +64,14 @@ func newProcs(null *os.File) (*procs, error) {
 	}, nil
 }
 
-// start starts a command in a session, and so in a process group, of its own. It borrows fds. exited
+// start starts a command, whose Path, Env and Dir are worked out, in a session and so in a process group
+// of its own. It borrows fds. exited
 // is called once when the command has been reaped; started before that.
-func (p *procs) start(c wire.Command, fds []int, cred *credential, dir string, started func(*command), exited func(wire.Exit)) *startError {
-	path, serr := lookPath(c.Path, c.Env)
-	if serr != nil {
-		return serr
-	}
-	if err := checkDir(dir, cred); err != 0 {
+func (p *procs) start(c wire.Command, fds []int, cred *credential, started func(*command), exited func(wire.Exit)) *startError {
+	if err := checkDir(c.Dir, cred); err != 0 {
 		return &startError{wire.StageChdir, err}
 	}
-	attr := &syscall.ProcAttr{Dir: dir, Env: c.Env, Sys: &syscall.SysProcAttr{Setsid: true}}
+	attr := &syscall.ProcAttr{Dir: c.Dir, Env: c.Env, Sys: &syscall.SysProcAttr{Setsid: true}}
 	for n := range 3 {
 		fd := int(p.null.Fd())
 		if c.Stdio&(1<<n) != 0 {
@@ -90,7 +87,7 @@ func (p *procs) start(c wire.Command, fds []int, cred *credential, dir string, s
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	_, _ = p.score.WriteAt(p.cmdScore, 0)
-	pid, err := syscall.ForkExec(path, c.Args, attr)
+	pid, err := syscall.ForkExec(c.Path, c.Args, attr)
 	_, _ = p.score.WriteAt(p.ownScore, 0)
 	if err != nil {
 		return &startError{wire.StageExec, errnoOf(err)}

@@ -4,6 +4,7 @@ package main
 
 import (
 	"os"
+	"slices"
 	"strings"
 	"sync"
 	"syscall"
@@ -36,7 +37,8 @@ type server struct {
 type settings struct {
 	cred *credential
 	dir  string
-	env  []string
+	env  []string // of a command of the sandbox's user
+	own  []string // what of env was asked for
 }
 
 // conn is a connection, which is a handle once it has asked for OpHold.
@@ -190,9 +192,9 @@ func (q *request) hold() error {
 		}
 		q.config = settings
 		q.life.change(func(now time.Duration, rule *lease.Lifetime) {
+			rule.Hold(now) // first: until now the grace time was that of a fresh sandbox
 			rule.Grace = cfg.Grace
 			rule.KeepAlive(now, cfg.KeepAlive)
-			rule.Hold(now)
 		})
 	} else {
 		q.life.change(func(now time.Duration, rule *lease.Lifetime) { rule.Hold(now) })
@@ -214,11 +216,7 @@ func (q *request) status() error {
 func (q *request) release() error {
 	q.settings = nil
 	q.life.release(func(ended bool) {
-		n := uint64(0)
-		if ended {
-			n = 1
-		}
-		_ = q.send(q.ok().Uint(n))
+		_ = q.send(q.ok().Bool(ended))
 	})
 	return nil
 }
@@ -252,13 +250,27 @@ func (q *request) start() error {
 	if files != len(q.fds) {
 		return wire.ErrMessage
 	}
-	cred := q.settings.cred
+	cred, env := q.settings.cred, q.settings.env
 	if cmd.User != "" {
 		var ok bool
 		if cred, ok = lookupUser(cmd.User); !ok {
 			return q.fail(unix.ENOENT, wire.StageUser)
 		}
+		env = environ(cred, q.settings.own)
 	}
+	path, serr := lookPath(cmd.Path, env)
+	if serr != nil {
+		return q.fail(serr.errno, serr.stage)
+	}
+	cmd.Path = path
+	dir := q.abs(cmd.Dir)
+	switch {
+	case !cmd.Inherit:
+		env = cmd.Env
+	case cmd.Dir != "":
+		env = append(slices.Clip(env), "PWD="+dir)
+	}
+	cmd.Env, cmd.Dir = env, dir
 	c, id := q.conn, q.id
 	started := func(command *command) {
 		c.mu.Lock()
@@ -274,14 +286,14 @@ func (q *request) start() error {
 		e.Put(m)
 		_ = c.w.Send(m.Bytes()) // the handle may be gone
 	}
-	if serr := q.procs.start(cmd, q.fds, cred, q.abs(cmd.Dir), started, exited); serr != nil {
+	if serr := q.procs.start(cmd, q.fds, cred, started, exited); serr != nil {
 		return q.fail(serr.errno, serr.stage)
 	}
 	return nil
 }
 
 func (q *request) signal() error {
-	id, sig, group := uint32(q.r.Uint()), syscall.Signal(q.r.Uint()), q.r.Uint() == 1
+	id, sig, group := uint32(q.r.Uint()), syscall.Signal(q.r.Uint()), q.r.Bool()
 	if err := q.r.Done(); err != nil {
 		return err
 	}
@@ -316,7 +328,7 @@ func configure(cfg wire.Config) (*settings, *startError) {
 	if !ok {
 		return nil, &startError{wire.StageUser, unix.ENOENT}
 	}
-	s := &settings{cred: cred, dir: cfg.Dir, env: environ(cred, cfg.Env)}
+	s := &settings{cred: cred, dir: cfg.Dir, env: environ(cred, cfg.Env), own: cfg.Env}
 	var st unix.Stat_t
 	if s.dir == "" {
 		s.dir = cred.home

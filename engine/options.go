@@ -1,0 +1,219 @@
+package engine
+
+import (
+	"log/slog"
+	"path/filepath"
+	"strings"
+	"time"
+	"unicode/utf8"
+
+	"github.com/nestbox/nestbox/rootfs"
+	"github.com/nestbox/nestbox/store"
+)
+
+// Options are those of an engine. The zero Options are useful.
+type Options struct {
+	// Dir is the state directory, which is made if it isn't there. It belongs to one user, and any number
+	// of engines of that user can share it. Its file system must be one that an overlay can write to, such as
+	// ext4, xfs, btrfs or tmpfs. Empty: /var/lib/nestbox as root, else $XDG_STATE_HOME/nestbox.
+	Dir string
+	// Templates is the directory of the templates, <name>/rootfs. Empty: Dir/templates.
+	Templates string
+	// Store remembers the sandboxes. It stays the caller's. Nil: an SQLite file in Dir.
+	Store store.Store
+	// MaxKeepAlive bounds keep-alives. Zero: one hour; negative: no bound.
+	MaxKeepAlive time.Duration
+	// Limits are those of sandboxes whose CreateOptions say nothing. Zero fields: 512 MiB of memory, 1 CPU,
+	// 512 processes, 16384 open files.
+	Limits Limits
+	// Logger is told what has no caller to return to. Nil: silent.
+	Logger *slog.Logger
+}
+
+// Limits bound what a sandbox takes of the host. In CreateOptions a zero field is the engine's, in Options
+// its default; a negative one is no limit.
+type Limits struct {
+	Memory    int64   // bytes, swap included; at least 16 MiB
+	CPUs      float64 // processors' worth of time; at least 0.01
+	Processes int     // processes and threads, with about 8 of the agent's; at least 32
+	OpenFiles int     // open files of each process; at least 64
+	// Disk, in bytes of what the sandbox writes, can't be limited yet: a positive value is refused, and
+	// zero is no limit.
+	Disk int64
+}
+
+var defaultLimits = Limits{Memory: 512 << 20, CPUs: 1, Processes: 512, OpenFiles: 16384}
+
+// Network is what a sandbox sees of the network.
+type Network int
+
+const (
+	// NetworkNone is a network of the sandbox's own, with nothing but loopback.
+	NetworkNone Network = iota
+	// NetworkHost is the host's network, with all that listens on its loopback addresses.
+	NetworkHost
+)
+
+// Mount puts a directory or file of the host's into a sandbox, read-only unless it says so.
+type Mount = rootfs.Mount
+
+// CreateOptions are those of a sandbox. The zero CreateOptions are useful.
+type CreateOptions struct {
+	Template  string            // name in the catalog, or the absolute path of a root file system; empty: "base"
+	Metadata  map[string]string // at most 256 entries, a key of at most 256 bytes, all of at most 64 KiB
+	KeepAlive time.Duration     // as KeepAlive, from the start; zero: none
+	Grace     time.Duration     // how long the sandbox outlives its last handle; zero: not at all
+	Env       []string          // "KEY=value", for every command; of the host's environment nothing is passed on
+	Dir       string            // where commands and relative names start, made if it isn't there; empty: the user's home
+	User      string            // of commands and files: "name", "uid" or "uid:gid"; empty: the template's, else root
+	Hostname  string            // empty: "sandbox"
+	Network   Network           // zero: NetworkNone
+	Limits    Limits            // zero fields: the engine's
+	Mounts    []Mount           // added to the template's
+}
+
+// The bounds of metadata.
+const (
+	maxMetadata      = 256
+	maxMetadataKey   = 256
+	maxMetadataBytes = 64 << 10
+)
+
+// The bounds of the rest.
+const (
+	maxEnvBytes = 1 << 20
+	maxMounts   = 64
+	minMemory   = 16 << 20
+	minCPUs     = 0.01
+	minProcs    = 32
+	minFiles    = 64
+)
+
+// or gives the limits with those of base in the place of zero, and checks them.
+func (l Limits) or(base Limits) (Limits, error) {
+	l = Limits{
+		Memory:    orElse(l.Memory, base.Memory),
+		CPUs:      orElse(l.CPUs, base.CPUs),
+		Processes: orElse(l.Processes, base.Processes),
+		OpenFiles: orElse(l.OpenFiles, base.OpenFiles),
+		Disk:      orElse(l.Disk, base.Disk),
+	}
+	switch {
+	case l.Memory > 0 && l.Memory < minMemory:
+		return l, invalid("Limits.Memory", "%d bytes; at least %d, or negative for no limit", l.Memory, minMemory)
+	case l.CPUs > 0 && l.CPUs < minCPUs, l.CPUs != l.CPUs:
+		return l, invalid("Limits.CPUs", "%v; at least %v, or negative for no limit", l.CPUs, minCPUs)
+	case l.Processes > 0 && l.Processes < minProcs:
+		return l, invalid("Limits.Processes", "%d; at least %d, or negative for no limit", l.Processes, minProcs)
+	case l.OpenFiles > 0 && l.OpenFiles < minFiles:
+		return l, invalid("Limits.OpenFiles", "%d; at least %d, or negative for no limit", l.OpenFiles, minFiles)
+	case l.Disk > 0:
+		return l, errDiskLimit
+	}
+	return l, nil
+}
+
+func orElse[T int | int64 | float64](v, base T) T {
+	if v == 0 {
+		return base
+	}
+	return v
+}
+
+// check tells what is wrong with options, short of what only the host can tell.
+func (o CreateOptions) check(maxKeepAlive time.Duration) error {
+	if err := checkMetadata(o.Metadata); err != nil {
+		return err
+	}
+	if err := checkKeepAlive("KeepAlive", o.KeepAlive, maxKeepAlive); err != nil {
+		return err
+	}
+	if o.Grace < 0 {
+		return invalid("Grace", "%v is negative", o.Grace)
+	}
+	if maxKeepAlive >= 0 && o.Grace > maxKeepAlive {
+		return tooLong(o.Grace, maxKeepAlive)
+	}
+	if err := checkEnv("Env", o.Env); err != nil {
+		return err
+	}
+	if o.Dir != "" && (!filepath.IsAbs(o.Dir) || len(o.Dir) > 4095 || strings.ContainsRune(o.Dir, 0)) {
+		return invalid("Dir", "%.64q is no absolute path", o.Dir)
+	}
+	if len(o.User) > 256 || strings.ContainsAny(o.User, "\x00\n") {
+		return invalid("User", `%.64q; a user is "name", "uid" or "uid:gid"`, o.User)
+	}
+	if err := checkHostname(o.Hostname); err != nil {
+		return err
+	}
+	if o.Network != NetworkNone && o.Network != NetworkHost {
+		return invalid("Network", "%d is none", o.Network)
+	}
+	if len(o.Mounts) > maxMounts {
+		return invalid("Mounts", "%d; at most %d", len(o.Mounts), maxMounts)
+	}
+	for _, m := range o.Mounts {
+		if err := m.Check(); err != nil {
+			return invalid("Mounts", "%v", err)
+		}
+	}
+	return nil
+}
+
+func checkMetadata(md map[string]string) error {
+	if len(md) > maxMetadata {
+		return invalid("Metadata", "%d entries; at most %d", len(md), maxMetadata)
+	}
+	n := 0
+	for k, v := range md {
+		if k == "" || len(k) > maxMetadataKey {
+			return invalid("Metadata", "a key of %d bytes; 1 to %d", len(k), maxMetadataKey)
+		}
+		if !utf8.ValidString(k) || !utf8.ValidString(v) {
+			return invalid("Metadata", "%.64q is not UTF-8", k)
+		}
+		n += len(k) + len(v)
+	}
+	if n > maxMetadataBytes {
+		return invalid("Metadata", "%d bytes in all; at most %d", n, maxMetadataBytes)
+	}
+	return nil
+}
+
+// checkKeepAlive checks the duration of a keep-alive; bound is as in Options, and not zero.
+func checkKeepAlive(field string, d, bound time.Duration) error {
+	if d < 0 {
+		return invalid(field, "%v is negative; 0 cancels a keep-alive", d)
+	}
+	if bound >= 0 && d > bound {
+		return tooLong(d, bound)
+	}
+	return nil
+}
+
+func checkEnv(field string, env []string) error {
+	n := 0
+	for _, kv := range env {
+		if i := strings.IndexByte(kv, '='); i <= 0 || strings.ContainsRune(kv, 0) {
+			return invalid(field, "%.64q is not KEY=value", kv)
+		}
+		n += len(kv) + 1
+	}
+	if n > maxEnvBytes {
+		return invalid(field, "%d bytes in all; at most %d", n, maxEnvBytes)
+	}
+	return nil
+}
+
+// checkHostname allows what hostname(7) does.
+func checkHostname(name string) error {
+	if len(name) > 63 || strings.HasPrefix(name, "-") {
+		return invalid("Hostname", "%.80q; at most 63 letters, digits, '-' and '.'", name)
+	}
+	for _, r := range name {
+		if (r < 'a' || r > 'z') && (r < 'A' || r > 'Z') && (r < '0' || r > '9') && r != '-' && r != '.' {
+			return invalid("Hostname", "%.80q; at most 63 letters, digits, '-' and '.'", name)
+		}
+	}
+	return nil
+}

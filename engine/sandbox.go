@@ -1,0 +1,250 @@
+package engine
+
+import (
+	"context"
+	"errors"
+	"os"
+	"sync"
+	"time"
+
+	"github.com/nestbox/nestbox/engine/internal/agent"
+	"github.com/nestbox/nestbox/engine/internal/wire"
+	"github.com/nestbox/nestbox/fsapi"
+	"github.com/nestbox/nestbox/lease"
+	"github.com/nestbox/nestbox/store"
+)
+
+// Sandbox is a handle on a sandbox, which lives at least as long as it is open. It is safe for concurrent
+// use. Close it, unless it is to go with the process.
+type Sandbox struct {
+	e      *Engine
+	id     string
+	client *agent.Client
+	info   wire.Info
+	fs     *fsapi.FS
+	dir    *os.File // with the lock
+	done   chan struct{}
+
+	mu      sync.Mutex
+	closing bool // Close was called, or the sandbox has ended
+	err     error
+}
+
+// handle makes a handle of a connection that holds the sandbox. It takes dir and client.
+func (e *Engine) handle(id string, dir *os.File, client *agent.Client, info wire.Info) *Sandbox {
+	s := &Sandbox{
+		e:      e,
+		id:     id,
+		client: client,
+		info:   info,
+		fs:     fsapi.New(client),
+		dir:    dir,
+		done:   make(chan struct{}),
+	}
+	e.mu.Lock()
+	e.handles[s] = struct{}{}
+	e.mu.Unlock()
+	e.work.Go(s.watch)
+	return s
+}
+
+// watch ends the handle when the sandbox ends by itself.
+func (s *Sandbox) watch() {
+	<-s.client.Gone()
+	if !s.closeOnce() {
+		return
+	}
+	l, err := s.e.finish(context.Background(), s.id, lease.Crashed)
+	if err != nil {
+		s.e.log.Error("clean up", "sandbox", s.id, "error", err)
+		l.EndReason = lease.Crashed
+	}
+	s.end(endedError(string(l.EndReason)))
+}
+
+// closeOnce is true for the first who closes the handle.
+func (s *Sandbox) closeOnce() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	first := !s.closing
+	s.closing = true
+	return first
+}
+
+// end gives up what the handle has. err is what Err gives from now on.
+func (s *Sandbox) end(err error) {
+	_ = s.client.Close()
+	_ = s.dir.Close()
+	s.e.mu.Lock()
+	delete(s.e.handles, s)
+	s.e.mu.Unlock()
+	s.mu.Lock()
+	s.err = err
+	s.mu.Unlock()
+	close(s.done)
+}
+
+// ID is the sandbox's ID, which Reconnect takes.
+func (s *Sandbox) ID() string { return s.id }
+
+// Done is closed when the sandbox has ended, and what it left is removed, or when the handle was closed. Err
+// tells then.
+func (s *Sandbox) Done() <-chan struct{} { return s.done }
+
+// Err is nil while the handle is open, ErrEnded with how when the sandbox has ended, ErrClosed when the
+// handle was closed and the sandbox lives on.
+func (s *Sandbox) Err() error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return opError("sandbox", s.id, s.err)
+}
+
+// Close gives up the handle. If it was the last, and neither a keep-alive nor a grace time keeps the sandbox,
+// this ends it, with all of its processes, and removes what it leaves; trees that take long go on being
+// removed in the background. Closing again is a no-op.
+func (s *Sandbox) Close() error {
+	if !s.closeOnce() {
+		<-s.done
+		return nil
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), closeTimeout)
+	defer cancel()
+	ended, err := s.client.Release(ctx)
+	if !ended && !gone(err) {
+		s.end(ErrClosed)
+		return opError("close", s.id, err)
+	}
+	reason := lease.Closed
+	if gone(err) {
+		reason = lease.Crashed
+	}
+	l, err := s.e.finish(ctx, s.id, reason)
+	s.end(endedError(string(l.EndReason)))
+	return opError("close", s.id, err)
+}
+
+// closeTimeout is how long an agent may take to answer that a handle goes. When the connection is closed
+// the handle is gone in any case.
+const closeTimeout = 10 * time.Second
+
+// Kill ends the sandbox now, whoever else holds it, and the handle with it.
+func (s *Sandbox) Kill(ctx context.Context) error {
+	if err := s.usable(); err != nil {
+		return opError("kill", s.id, err)
+	}
+	if err := s.e.Kill(ctx, s.id); err != nil {
+		return err
+	}
+	<-s.done
+	return nil
+}
+
+// usable is an error when the handle is closed or the sandbox has ended.
+func (s *Sandbox) usable() error {
+	select {
+	case <-s.done:
+	default:
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		if s.closing {
+			return ErrClosed
+		}
+		return nil
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.err
+}
+
+// Lease tells what is known of the sandbox.
+func (s *Sandbox) Lease(ctx context.Context) (lease.Lease, error) {
+	if err := s.usable(); err != nil {
+		return lease.Lease{}, opError("lease", s.id, err)
+	}
+	l, err := s.e.lookup(ctx, s.id)
+	return l, opError("lease", s.id, err)
+}
+
+// SetMetadata replaces the sandbox's metadata. It has the bounds of CreateOptions.Metadata.
+func (s *Sandbox) SetMetadata(ctx context.Context, md map[string]string) error {
+	return opError("set metadata", s.id, s.setMetadata(ctx, md))
+}
+
+func (s *Sandbox) setMetadata(ctx context.Context, md map[string]string) error {
+	if err := checkMetadata(md); err != nil {
+		return err
+	}
+	if err := s.usable(); err != nil {
+		return err
+	}
+	if err := s.e.table.SetMetadata(ctx, s.id, md); err != nil {
+		return err
+	}
+	f, err := s.e.state.readFacts(s.id)
+	if err != nil {
+		return err
+	}
+	f.Metadata = md
+	return s.e.state.writeFacts(s.id, f)
+}
+
+// KeepAlive sets the deadline to now + d, in the place of an earlier one, also if that is sooner; 0 cancels
+// it. Until the deadline the sandbox lives without a handle. d is at most Options.MaxKeepAlive, else the
+// error is ErrKeepAliveTooLong.
+func (s *Sandbox) KeepAlive(ctx context.Context, d time.Duration) error {
+	return opError("keep alive", s.id, s.setDeadline(ctx, d, s.client.KeepAlive))
+}
+
+// Extend is KeepAlive, but never shortens: an earlier deadline that is later stays.
+func (s *Sandbox) Extend(ctx context.Context, d time.Duration) error {
+	return opError("extend", s.id, s.setDeadline(ctx, d, s.client.Extend))
+}
+
+// setDeadline has the agent change the deadline, which decides, and has it remembered. Of several handles
+// that do so at once the last to look sees what holds, and remembers that.
+func (s *Sandbox) setDeadline(ctx context.Context, d time.Duration, set func(context.Context, time.Duration) (time.Duration, error)) error {
+	if err := checkKeepAlive("keep-alive", d, s.e.maxKeepAlive); err != nil {
+		return err
+	}
+	if err := s.usable(); err != nil {
+		return err
+	}
+	remaining, err := set(ctx, d)
+	if err != nil {
+		return err
+	}
+	ctx = context.WithoutCancel(ctx)
+	for {
+		at := expiry(remaining)
+		if err := s.e.table.SetExpiry(ctx, s.id, at); err != nil {
+			return err
+		}
+		status, err := s.client.Status(ctx)
+		if err != nil {
+			return err
+		}
+		if diff := expiry(status.Remaining).Sub(at); diff.Abs() < time.Second {
+			return nil
+		}
+		remaining = status.Remaining
+	}
+}
+
+// expiry is when a deadline is that is so far away; 0 is none.
+func expiry(remaining time.Duration) time.Time {
+	if remaining <= 0 {
+		return time.Time{}
+	}
+	return time.Now().Add(remaining)
+}
+
+// FS gives the sandbox's files, with the rights of its user. It is good until the handle is closed.
+func (s *Sandbox) FS() *fsapi.FS { return s.fs }
+
+// unknown is the error for an ID that the table may not know.
+func (e *Engine) unknown(id string, err error) error {
+	if errors.Is(err, store.ErrNotFound) {
+		return ErrNotFound
+	}
+	return err
+}

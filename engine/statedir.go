@@ -1,0 +1,237 @@
+package engine
+
+import (
+	"crypto/rand"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"time"
+)
+
+// A state directory holds
+//
+//	nestbox.json        says that it is one
+//	store.db            the store, unless the program has its own
+//	templates/          the catalog
+//	base/               the skeleton of the built-in template
+//	sandboxes/<id>/     a sandbox that lives, or is being created, or has left this
+//	trash/              trees that are being removed
+//
+// Each handle, and who creates, has a shared lock on the sandbox's directory, see flock(2); the kernel
+// gives it back however the process dies. Who holds the exclusive lock knows that there is no handle. Between
+// making a sandbox's directory and locking it, a creator has a shared lock on the state directory.
+type stateDir struct {
+	dir string // absolute, without links
+}
+
+const (
+	markerFile = "nestbox.json"
+	markerText = "{\"nestbox\": 1}\n"
+	factsFile  = "sandbox.json"
+)
+
+// sandbox is the directory of the sandbox id, which is a valid one.
+func (s stateDir) sandbox(id string) string { return filepath.Join(s.dir, "sandboxes", id) }
+
+// openStateDir makes or checks a state directory.
+func openStateDir(dir string) (stateDir, error) {
+	dir, err := defaultDir(dir)
+	if err != nil {
+		return stateDir{}, err
+	}
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return stateDir{}, fmt.Errorf("%w: %w", ErrStateDir, err)
+	}
+	if dir, err = filepath.EvalSymlinks(dir); err != nil {
+		return stateDir{}, fmt.Errorf("%w: %w", ErrStateDir, err)
+	}
+	s := stateDir{dir}
+	unlock, err := s.lock()
+	if err != nil {
+		return stateDir{}, fmt.Errorf("%w: %w", ErrStateDir, err)
+	}
+	defer unlock()
+	if err := s.check(); err != nil {
+		return stateDir{}, err
+	}
+	for _, name := range []string{"templates", "base", "sandboxes", "trash"} {
+		if err := os.Mkdir(s.path(name), 0o700); err != nil && !errors.Is(err, fs.ErrExist) {
+			return stateDir{}, fmt.Errorf("%w: %w", ErrStateDir, err)
+		}
+	}
+	return s, nil
+}
+
+func defaultDir(dir string) (string, error) {
+	if dir != "" {
+		return filepath.Abs(dir)
+	}
+	if os.Geteuid() == 0 {
+		return "/var/lib/nestbox", nil
+	}
+	if state := os.Getenv("XDG_STATE_HOME"); filepath.IsAbs(state) {
+		return filepath.Join(state, "nestbox"), nil
+	}
+	home, err := os.UserHomeDir()
+	if err != nil {
+		return "", invalid("Options.Dir", "there is no default without a home directory: %v", err)
+	}
+	return filepath.Join(home, ".local", "state", "nestbox"), nil
+}
+
+// check refuses a directory that is another's, and marks an empty one as a state directory.
+func (s stateDir) check() error {
+	refuse := func(format string, args ...any) error {
+		return fmt.Errorf("%w: %s %s", ErrStateDir, s.dir, fmt.Sprintf(format, args...))
+	}
+	fi, err := os.Stat(s.dir)
+	if err != nil {
+		return fmt.Errorf("%w: %w", ErrStateDir, err)
+	}
+	if uid, ok := ownerOf(fi); ok && uid != os.Geteuid() {
+		return refuse("belongs to user %d, not to %d: choose another directory", uid, os.Geteuid())
+	}
+	if fi.Mode().Perm()&0o022 != 0 {
+		return refuse("can be written by others (mode %v): chmod 0700 it if you trust what is in it", fi.Mode().Perm())
+	}
+	_, err = os.Lstat(s.path(markerFile))
+	if errors.Is(err, fs.ErrNotExist) {
+		entries, rerr := os.ReadDir(s.dir)
+		if rerr != nil {
+			return fmt.Errorf("%w: %w", ErrStateDir, rerr)
+		}
+		if len(entries) > 0 {
+			return refuse("holds other files, such as %q: choose an empty or new directory", entries[0].Name())
+		}
+		err = os.WriteFile(s.path(markerFile), []byte(markerText), 0o600)
+	}
+	if err != nil {
+		return fmt.Errorf("%w: %w", ErrStateDir, err)
+	}
+	if fi.Mode().Perm() != 0o700 {
+		if err := os.Chmod(s.dir, 0o700); err != nil {
+			return fmt.Errorf("%w: %w", ErrStateDir, err)
+		}
+	}
+	return nil
+}
+
+// lock takes the exclusive lock on the state directory, which is held for moments.
+func (s stateDir) lock() (unlock func(), err error) {
+	d, err := os.Open(s.dir)
+	if err != nil {
+		return nil, err
+	}
+	if err := flock(d, true); err != nil {
+		return nil, errors.Join(err, d.Close())
+	}
+	return func() { _ = d.Close() }, nil
+}
+
+// makeSandbox makes the directory of a new sandbox and gives it with a shared lock.
+func (s stateDir) makeSandbox(id string) (dir *os.File, err error) {
+	d, err := os.Open(s.dir)
+	if err != nil {
+		return nil, err
+	}
+	defer d.Close()
+	if err := flock(d, false); err != nil {
+		return nil, err
+	}
+	path := s.sandbox(id)
+	if err := os.Mkdir(path, 0o700); err != nil {
+		return nil, err
+	}
+	if dir, err = os.Open(path); err == nil {
+		err = flock(dir, false)
+	}
+	if err != nil {
+		return nil, errors.Join(err, closeFile(dir), os.Remove(path))
+	}
+	return dir, nil
+}
+
+func closeFile(f *os.File) error {
+	if f == nil {
+		return nil
+	}
+	return f.Close()
+}
+
+// unheld tells whether nobody holds, or creates, the sandbox whose directory is dir. Then it has the
+// exclusive lock until dir is closed.
+func (s stateDir) unheld(dir *os.File) (bool, error) {
+	unlock, err := s.lock() // no creator is between making and locking
+	if err != nil {
+		return false, err
+	}
+	defer unlock()
+	return tryFlock(dir, true)
+}
+
+// facts is what a sandbox's directory says of it. It is there from the moment that the sandbox is complete.
+type facts struct {
+	UID       uint32            `json:"uid"`   // the host's id of its root
+	PID       int               `json:"pid"`   // the host's number of its agent
+	Start     uint64            `json:"start"` // when the agent started, see proc_pid_stat(5)
+	Template  string            `json:"template"`
+	Metadata  map[string]string `json:"metadata,omitempty"`
+	CreatedAt time.Time         `json:"created"`
+	Grace     time.Duration     `json:"grace,omitempty"`
+}
+
+// readFacts reads a sandbox's facts. fs.ErrNotExist means that it is not complete, or gone.
+func (s stateDir) readFacts(id string) (f facts, err error) {
+	data, err := os.ReadFile(filepath.Join(s.sandbox(id), factsFile))
+	if err != nil {
+		return facts{}, err
+	}
+	if err := json.Unmarshal(data, &f); err != nil {
+		return facts{}, fmt.Errorf("%s of %s: %w", factsFile, id, err)
+	}
+	return f, nil
+}
+
+// writeFacts writes a sandbox's facts, all or nothing. It isn't synced: no sandbox outlives a crash of the
+// host.
+func (s stateDir) writeFacts(id string, f facts) (err error) {
+	data, err := json.Marshal(f)
+	if err != nil {
+		return err
+	}
+	path := filepath.Join(s.sandbox(id), factsFile)
+	tmp := path + "." + rand.Text()
+	if err := os.WriteFile(tmp, data, 0o600); err != nil {
+		return errors.Join(err, remove(tmp))
+	}
+	if err := os.Rename(tmp, path); err != nil {
+		return errors.Join(err, remove(tmp))
+	}
+	return nil
+}
+
+// remove is os.Remove, and content if there is nothing.
+func remove(path string) error {
+	if err := os.Remove(path); !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	return nil
+}
+
+// sandboxes lists the IDs of the sandboxes that have a directory.
+func (s stateDir) sandboxes() ([]string, error) {
+	entries, err := os.ReadDir(s.path("sandboxes"))
+	if err != nil {
+		return nil, err
+	}
+	var ids []string
+	for _, e := range entries {
+		if validID(e.Name()) {
+			ids = append(ids, e.Name())
+		}
+	}
+	return ids, nil
+}

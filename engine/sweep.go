@@ -1,0 +1,351 @@
+package engine
+
+import (
+	"context"
+	"errors"
+	"io/fs"
+	"maps"
+	"os"
+	"path/filepath"
+	"slices"
+	"time"
+
+	"github.com/nestbox/nestbox/engine/internal/container"
+	"github.com/nestbox/nestbox/lease"
+	"github.com/nestbox/nestbox/rootfs"
+	"github.com/nestbox/nestbox/store"
+)
+
+const (
+	// reapInterval is how often an engine looks for sandboxes that have ended.
+	reapInterval = 500 * time.Millisecond
+	// enforceEvery is how many times that is between looks at deadlines.
+	enforceEvery = 10
+	// forgetEvery is how many times that is between looks at ended leases.
+	forgetEvery = 7200
+	// slack is how late an agent may be before the engine ends its sandbox.
+	slack = 3 * time.Second
+	// remembered is how long ended leases are.
+	remembered = 24 * time.Hour
+	// inline is how long removing a tree may take before it goes on in the background.
+	inline = 200 * time.Millisecond
+)
+
+// clear removes what a sandbox has on this host, in an order that leaves something for the next sweep to find
+// wherever it is cut off: processes, cgroup, tree, ids. It may be called by several at once. f is what is
+// known of the sandbox.
+func (e *Engine) clear(id string, f facts) error {
+	if err := container.Kill(id); err != nil {
+		return err
+	}
+	if f.PID > 0 {
+		reapChild(f.PID)
+	}
+	stepHook("clear processes")
+	if err := container.RemoveCgroup(id); err != nil {
+		return err
+	}
+	stepHook("clear cgroup")
+	dir, aside := e.state.sandbox(id), e.state.path("trash/"+id)
+	err := os.Rename(dir, aside)
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	stepHook("clear directory")
+	if err == nil {
+		e.removeTree(aside)
+	}
+	if f.UID > 0 {
+		if err := ids.release(dir, f.UID); err != nil {
+			return err
+		}
+	}
+	stepHook("clear ids")
+	return nil
+}
+
+// removeTree removes a tree that was put aside, or leaves it to the background if that takes long.
+func (e *Engine) removeTree(aside string) {
+	ctx, cancel := context.WithTimeout(context.Background(), inline)
+	defer cancel()
+	if err := rootfs.RemoveTree(ctx, aside); err != nil {
+		e.wakeTrash()
+	}
+}
+
+// wakeTrash has emptyTrash look.
+func (e *Engine) wakeTrash() {
+	select {
+	case e.trash <- struct{}{}:
+	default:
+	}
+}
+
+// emptyTrash removes what was put aside, until ctx is done. What it doesn't get to the next engine does.
+func (e *Engine) emptyTrash(ctx context.Context) {
+	e.wakeTrash()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-e.trash:
+		}
+		entries, err := os.ReadDir(e.state.path("trash"))
+		for _, entry := range entries {
+			err = errors.Join(err, rootfs.RemoveTree(ctx, filepath.Join(e.state.path("trash"), entry.Name())))
+		}
+		if err != nil && ctx.Err() == nil {
+			e.log.Error("remove trees", "error", err)
+		}
+	}
+}
+
+// finish removes what a sandbox that has ended, or is to end, leaves, and has remembered how it ended: for
+// the reason given, or empty, what its lease suggests; in any case what was noted before.
+func (e *Engine) finish(ctx context.Context, id string, reason lease.EndReason) (lease.Lease, error) {
+	ctx = context.WithoutCancel(ctx)
+	f, err := e.state.readFacts(id)
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		e.log.Error("read facts", "sandbox", id, "error", err)
+	}
+	kills, err := container.OOMKills(id)
+	if err != nil {
+		e.log.Warn("read OOM kills", "sandbox", id, "error", err)
+	}
+	if err := e.clear(id, f); err != nil {
+		return lease.Lease{}, err
+	}
+	l, err := e.table.Lease(ctx, id)
+	if errors.Is(err, store.ErrNotFound) {
+		return f.lease(id), nil
+	}
+	if err != nil {
+		return lease.Lease{}, err
+	}
+	now := time.Now()
+	if reason == "" {
+		reason = inferReason(l, now)
+	}
+	if reason == lease.Crashed && kills > 0 {
+		reason = lease.OOM
+	}
+	return e.table.End(ctx, id, now, reason)
+}
+
+// inferReason tells how a sandbox ended that nobody of this process held.
+func inferReason(l lease.Lease, now time.Time) lease.EndReason {
+	switch {
+	case !l.ExpiresAt.IsZero() && now.Before(l.ExpiresAt.Add(-time.Second)):
+		return lease.Crashed
+	case !l.ExpiresAt.IsZero() || l.Grace > 0:
+		return lease.Expired
+	default:
+		return lease.Closed
+	}
+}
+
+// alive tells whether a sandbox's agent runs.
+func (f facts) alive() bool {
+	start, err := startTime(f.PID)
+	return err == nil && start == f.Start
+}
+
+// reap looks for sandboxes that have ended, whoever made them, until ctx is done.
+func (e *Engine) reap(ctx context.Context) {
+	tick := time.NewTicker(reapInterval)
+	defer tick.Stop()
+	running, unheld := map[string]facts{}, map[string]time.Time{}
+	for n := 1; ; n++ {
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+		}
+		if err := e.sweep(ctx, running, false); err != nil && ctx.Err() == nil {
+			e.log.Error("sweep", "error", err)
+		}
+		if n%enforceEvery == 0 {
+			e.enforce(ctx, unheld)
+		}
+		if n%forgetEvery == 0 {
+			if err := e.table.Forget(ctx, time.Now().Add(-remembered)); err != nil && ctx.Err() == nil {
+				e.log.Error("forget ended leases", "error", err)
+			}
+		}
+	}
+}
+
+// sweep removes what ended sandboxes have left. At opening it also adopts living ones that the store doesn't
+// know, and looks for what a crash has left anywhere else. running has the facts of those that lived before,
+// which don't change as far as it matters here.
+func (e *Engine) sweep(ctx context.Context, running map[string]facts, opening bool) error {
+	found, err := e.state.sandboxes()
+	if err != nil {
+		return err
+	}
+	for _, id := range found {
+		if err := context.Cause(ctx); err != nil {
+			return err
+		}
+		if err := e.sweepOne(ctx, id, running, opening); err != nil {
+			e.log.Error("sweep", "sandbox", id, "error", err)
+		}
+	}
+	if !opening {
+		maps.DeleteFunc(running, func(id string, _ facts) bool {
+			_, ok := slices.BinarySearch(found, id) // os.ReadDir sorts
+			return !ok
+		})
+		return nil
+	}
+	if err := e.endMissing(ctx); err != nil {
+		return err
+	}
+	if err := e.table.Forget(ctx, time.Now().Add(-remembered)); err != nil {
+		return err
+	}
+	return ids.sweep()
+}
+
+func (e *Engine) sweepOne(ctx context.Context, id string, running map[string]facts, opening bool) error {
+	f, known := running[id]
+	if !known {
+		var err error
+		f, err = e.state.readFacts(id)
+		if errors.Is(err, fs.ErrNotExist) {
+			return e.sweepIncomplete(id)
+		}
+		if err != nil {
+			return err
+		}
+	}
+	if !f.alive() {
+		_, err := e.finish(ctx, id, "")
+		return err
+	}
+	running[id] = f
+	if opening {
+		return e.adopt(ctx, id, f)
+	}
+	return nil
+}
+
+// sweepIncomplete removes a sandbox whose creator is no more.
+func (e *Engine) sweepIncomplete(id string) error {
+	dir, err := os.Open(e.state.sandbox(id))
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	defer dir.Close()
+	unheld, err := e.state.unheld(dir)
+	if !unheld || err != nil {
+		return err
+	}
+	if _, err := e.state.readFacts(id); err == nil { // completed since
+		return nil
+	}
+	return e.clear(id, facts{})
+}
+
+// adopt remembers a living sandbox that the store has lost.
+func (e *Engine) adopt(ctx context.Context, id string, f facts) error {
+	_, err := e.table.Lease(ctx, id)
+	if !errors.Is(err, store.ErrNotFound) {
+		return err
+	}
+	l := f.lease(id)
+	status, err := e.status(ctx, id)
+	if gone(err) {
+		return e.clear(id, f)
+	}
+	if err != nil {
+		return err
+	}
+	l.ExpiresAt = expiry(status.Remaining)
+	e.log.Info("adopted", "sandbox", id)
+	err = e.table.Add(ctx, l)
+	if errors.Is(err, store.ErrExists) { // by another engine, or its creator
+		return nil
+	}
+	return err
+}
+
+// endMissing ends the leases of sandboxes that have no directory any more.
+func (e *Engine) endMissing(ctx context.Context) error {
+	for l, err := range e.table.List(ctx, lease.Query{States: []lease.State{lease.Running, lease.Paused}}) {
+		if err != nil {
+			return err
+		}
+		if _, err := os.Lstat(e.state.sandbox(l.ID)); !errors.Is(err, fs.ErrNotExist) {
+			continue
+		}
+		now := time.Now()
+		if _, err := e.table.End(ctx, l.ID, now, inferReason(l, now)); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// enforce ends sandboxes whose time is over and whose agents don't see to it. unheld has since when each was
+// seen without a handle.
+func (e *Engine) enforce(ctx context.Context, unheld map[string]time.Time) {
+	now := time.Now()
+	seen := map[string]bool{}
+	for l, err := range e.table.List(ctx, lease.Query{States: []lease.State{lease.Running, lease.Paused}}) {
+		if err != nil {
+			if ctx.Err() == nil {
+				e.log.Error("look at deadlines", "error", err)
+			}
+			return
+		}
+		if now.Before(l.ExpiresAt.Add(slack)) {
+			continue
+		}
+		seen[l.ID] = true
+		if err := e.enforceOne(ctx, l, now, unheld); err != nil {
+			e.log.Error("end overdue", "sandbox", l.ID, "error", err)
+		}
+	}
+	for id := range unheld {
+		if !seen[id] {
+			delete(unheld, id)
+		}
+	}
+}
+
+func (e *Engine) enforceOne(ctx context.Context, l lease.Lease, now time.Time, unheld map[string]time.Time) error {
+	dir, err := os.Open(e.state.sandbox(l.ID))
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	defer dir.Close() // until then nobody can reconnect
+	free, err := e.state.unheld(dir)
+	if err != nil {
+		return err
+	}
+	if !free {
+		delete(unheld, l.ID)
+		return nil
+	}
+	since, known := unheld[l.ID]
+	if !known {
+		unheld[l.ID] = now
+		return nil
+	}
+	if now.Before(since.Add(l.Grace + slack)) {
+		return nil
+	}
+	e.log.Warn("the agent does not end its sandbox", "sandbox", l.ID)
+	reason := lease.Expired
+	if l.ExpiresAt.IsZero() && l.Grace == 0 {
+		reason = lease.Closed
+	}
+	return e.kill(ctx, l.ID, reason)
+}

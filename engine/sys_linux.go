@@ -1,0 +1,118 @@
+package engine
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"strconv"
+	"syscall"
+
+	"golang.org/x/sys/unix"
+)
+
+// errRefused is what connecting to a socket says that nobody listens on.
+const errRefused = unix.ECONNREFUSED
+
+// flock takes a shared or the exclusive lock on an open directory, see flock(2), and waits for it.
+func flock(d *os.File, exclusive bool) error { return flockHow(d, exclusive, 0) }
+
+// tryFlock is flock, but doesn't wait; it is false if another has the lock.
+func tryFlock(d *os.File, exclusive bool) (bool, error) {
+	err := flockHow(d, exclusive, unix.LOCK_NB)
+	if errors.Is(err, unix.EWOULDBLOCK) {
+		return false, nil
+	}
+	return err == nil, err
+}
+
+func flockHow(d *os.File, exclusive bool, how int) error {
+	if how |= unix.LOCK_SH; exclusive {
+		how = how&^unix.LOCK_SH | unix.LOCK_EX
+	}
+	for {
+		err := unix.Flock(int(d.Fd()), how)
+		if err != unix.EINTR {
+			if err != nil {
+				return &fs.PathError{Op: "flock", Path: d.Name(), Err: err}
+			}
+			return nil
+		}
+	}
+}
+
+// ownerOf gives the user that a file belongs to.
+func ownerOf(fi fs.FileInfo) (uid int, ok bool) {
+	st, ok := fi.Sys().(*syscall.Stat_t)
+	if !ok {
+		return 0, false
+	}
+	return int(st.Uid), true
+}
+
+// memfd makes a file in memory with content that nobody can change any more, and gives it for reading.
+func memfd(name string, content []byte) (*os.File, error) {
+	fd, err := unix.MemfdCreate(name, unix.MFD_CLOEXEC|unix.MFD_ALLOW_SEALING|unix.MFD_EXEC)
+	if err == unix.EINVAL { // before Linux 6.3 there is no MFD_EXEC, and none needed
+		fd, err = unix.MemfdCreate(name, unix.MFD_CLOEXEC|unix.MFD_ALLOW_SEALING)
+	}
+	if err != nil {
+		return nil, os.NewSyscallError("memfd_create", err)
+	}
+	f := os.NewFile(uintptr(fd), name)
+	defer f.Close()
+	if _, err := f.Write(content); err != nil {
+		return nil, err
+	}
+	if err := f.Chmod(0o555); err != nil {
+		return nil, err
+	}
+	if _, err := unix.FcntlInt(f.Fd(), unix.F_ADD_SEALS, unix.F_SEAL_SEAL|unix.F_SEAL_SHRINK|unix.F_SEAL_GROW|unix.F_SEAL_WRITE); err != nil {
+		return nil, os.NewSyscallError("fcntl", err)
+	}
+	return os.Open("/proc/self/fd/" + strconv.Itoa(fd))
+}
+
+// startTime tells when a process started, in ticks since the host did. It is an error if the process has
+// ended, also if nobody has waited for it yet.
+func startTime(pid int) (uint64, error) {
+	data, err := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/stat")
+	if err != nil {
+		return 0, err
+	}
+	// The second field is a name in parentheses that may hold anything, see proc_pid_stat(5).
+	fields := bytes.Fields(data[bytes.LastIndexByte(data, ')')+1:])
+	if len(fields) < 20 {
+		return 0, fmt.Errorf("/proc/%d/stat: too few fields", pid)
+	}
+	if s := fields[0][0]; s == 'Z' || s == 'X' {
+		return 0, unix.ESRCH
+	}
+	return strconv.ParseUint(string(fields[19]), 10, 64)
+}
+
+// reapChild forgets an agent that has ended if it is this process's child.
+func reapChild(pid int) { _, _ = unix.Wait4(pid, nil, unix.WNOHANG, nil) }
+
+// pipe makes a pipe for a command: its end, and the host's, which is good for deadlines and Close.
+func pipe(toCommand bool) (command, host *os.File, err error) {
+	var p [2]int
+	if err := unix.Pipe2(p[:], unix.O_CLOEXEC); err != nil {
+		return nil, nil, os.NewSyscallError("pipe2", err)
+	}
+	if !toCommand {
+		p[0], p[1] = p[1], p[0]
+	}
+	// The sandbox's users are others than the host's. This lets them open /dev/stdout and its like; only
+	// who has the descriptor already can.
+	err = unix.Fchmod(p[0], 0o666)
+	if err == nil {
+		err = unix.SetNonblock(p[1], true)
+	}
+	if err != nil {
+		_, _ = unix.Close(p[0]), unix.Close(p[1])
+		return nil, nil, os.NewSyscallError("pipe", err)
+	}
+	return os.NewFile(uintptr(p[0]), "|0"), os.NewFile(uintptr(p[1]), "|1"), nil
+}

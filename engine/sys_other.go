@@ -1,0 +1,21 @@
+//go:build !linux
+
+package engine
+
+import (
+	"errors"
+	"io/fs"
+	"os"
+)
+
+// Open refuses to work on this system, so that nothing of this is ever called.
+
+var errRefused = errors.ErrUnsupported
+
+func flock(*os.File, bool) error                    { return errors.ErrUnsupported }
+func tryFlock(*os.File, bool) (bool, error)         { return false, errors.ErrUnsupported }
+func ownerOf(fs.FileInfo) (int, bool)               { return 0, false }
+func memfd(string, []byte) (*os.File, error)        { return nil, errors.ErrUnsupported }
+func startTime(int) (uint64, error)                 { return 0, errors.ErrUnsupported }
+func reapChild(int)                                 {}
+func pipe(bool) (command, host *os.File, err error) { return nil, nil, errors.ErrUnsupported }
