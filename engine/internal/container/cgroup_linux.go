@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io/fs"
 	"path/filepath"
+	"sync"
 	"time"
 
 	"github.com/opencontainers/cgroups"
@@ -22,6 +23,14 @@ func cgroup(id string) (cgroups.Manager, error) {
 	}
 	return m, nil
 }
+
+// rememberCgroupRoot has the cgroups package open /sys/fs/cgroup, which it does once for all. On the thread of
+// Start it would open the one of a mount namespace that is soon gone.
+var rememberCgroupRoot = sync.OnceFunc(func() {
+	if f, err := cgroups.OpenFile("/sys/fs/cgroup", "cgroup.procs", unix.O_RDONLY); err == nil {
+		_ = f.Close() // cgroup v1 has no such file there, which doesn't matter
+	}
+})
 
 // SetMemory limits a sandbox's memory, in bytes, swap included.
 func SetMemory(id string, limit int64) error {

@@ -33,6 +33,7 @@ type Process struct {
 // host's. It mounts the root file system at cfg.Root. The thread ends with Start, and with it what no
 // sandbox uses.
 func Start(cfg Config, listen, agent *os.File, prepare func() error) (*Process, error) {
+	rememberCgroupRoot()
 	var p *Process
 	done := make(chan error)
 	go func() {

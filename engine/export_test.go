@@ -1,0 +1,13 @@
+package engine
+
+// SetStepHook has f called after each step of creating and removing a sandbox, in this process.
+func SetStepHook(f func(step string)) { stepHook = f }
+
+// IDRegistry is where the ranges of user ids are kept.
+var IDRegistry = ids.dir
+
+// AgentPID gives the host's number of a sandbox's agent.
+func (e *Engine) AgentPID(id string) (int, error) {
+	f, err := e.state.readFacts(id)
+	return f.PID, err
+}
