@@ -121,10 +121,17 @@ func (p *Process) Wait() {
 // agent's program.
 //
 // A namespace needs a process to make it: the agent, told to do nothing, which is killed once the namespace
-// is open.
+// is open, and ends by itself if this process dies before.
 func UserNamespace(agent *os.File, uid uint32) (ns *os.File, err error) {
 	ids := []syscall.SysProcIDMap{{ContainerID: 0, HostID: int(uid), Size: IDs}}
+	stdin, alive, err := os.Pipe()
+	if err != nil {
+		return nil, err
+	}
+	defer alive.Close()
+	defer stdin.Close()
 	p, err := os.StartProcess("/proc/self/fd/"+strconv.Itoa(int(agent.Fd())), []string{"agent", Idle}, &os.ProcAttr{
+		Files: []*os.File{stdin},
 		Sys: &syscall.SysProcAttr{
 			Cloneflags:  unix.CLONE_NEWUSER,
 			UidMappings: ids,

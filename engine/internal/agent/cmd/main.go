@@ -28,7 +28,7 @@ const (
 
 func main() {
 	if len(os.Args) > 1 && os.Args[1] == "idle" { // a process for the host to open the user namespace of
-		_ = unix.Pause()
+		_, _ = os.Stdin.Read(make([]byte, 1)) // until the host is done, or dead
 		return
 	}
 	unix.CloseOnExec(listenFD)

@@ -65,11 +65,12 @@ func newProcs(null *os.File) (*procs, error) {
 }
 
 // start starts a command, whose Path, Env and Dir are worked out, in a session and so in a process group
-// of its own. It borrows fds. exited
-// is called once when the command has been reaped; started before that.
-func (p *procs) start(c wire.Command, fds []int, cred *credential, started func(*command), exited func(wire.Exit)) *startError {
+// of its own. It borrows fds. started is called under the lock, so that the command is known before it can be
+// reaped; exited is called once it has been, on a goroutine of its own, for a handle that doesn't read may keep
+// it waiting.
+func (p *procs) start(c wire.Command, fds []int, cred *credential, started func(*command), exited func(wire.Exit)) (pid int, _ *startError) {
 	if err := checkDir(c.Dir, cred); err != 0 {
-		return &startError{wire.StageChdir, err}
+		return 0, &startError{wire.StageChdir, err}
 	}
 	attr := &syscall.ProcAttr{Dir: c.Dir, Env: c.Env, Sys: &syscall.SysProcAttr{Setsid: true}}
 	for n := range 3 {
@@ -83,19 +84,18 @@ func (p *procs) start(c wire.Command, fds []int, cred *credential, started func(
 		attr.Sys.Credential = &syscall.Credential{Uid: cred.uid, Gid: cred.gid, Groups: cred.groups}
 	}
 
-	// Under the lock the command can't be reaped before it is known.
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	_, _ = p.score.WriteAt(p.cmdScore, 0)
 	pid, err := syscall.ForkExec(c.Path, c.Args, attr)
 	_, _ = p.score.WriteAt(p.ownScore, 0)
 	if err != nil {
-		return &startError{wire.StageExec, errnoOf(err)}
+		return 0, &startError{wire.StageExec, errnoOf(err)}
 	}
 	cmd := &command{pid: pid, exited: exited}
 	p.running[pid] = cmd
 	started(cmd)
-	return nil
+	return pid, nil
 }
 
 // signal sends sig to a command's process group, or with 0 asks whether it has been reaped.
@@ -139,7 +139,7 @@ func (p *procs) reapOne() bool {
 	}
 	p.mu.Unlock()
 	if c != nil {
-		c.exited(wire.Exit{
+		go c.exited(wire.Exit{
 			Status:    uint32(status),
 			User:      time.Duration(usage.Utime.Nano()),
 			Sys:       time.Duration(usage.Stime.Nano()),

@@ -276,7 +276,6 @@ func (q *request) start() error {
 		c.mu.Lock()
 		c.commands[id] = command
 		c.mu.Unlock()
-		_ = q.send(q.ok().Uint(uint64(command.pid)))
 	}
 	exited := func(e wire.Exit) {
 		c.mu.Lock()
@@ -286,10 +285,11 @@ func (q *request) start() error {
 		e.Put(m)
 		_ = c.w.Send(m.Bytes()) // the handle may be gone
 	}
-	if serr := q.procs.start(cmd, q.fds, cred, started, exited); serr != nil {
+	pid, serr := q.procs.start(cmd, q.fds, cred, started, exited)
+	if serr != nil {
 		return q.fail(serr.errno, serr.stage)
 	}
-	return nil
+	return q.send(q.ok().Uint(uint64(pid))) // the exit may have been told before
 }
 
 func (q *request) signal() error {
