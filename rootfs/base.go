@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 )
 
@@ -64,53 +65,54 @@ var etcFiles = []string{
 }
 
 // planBase is base for the host whose root is root: the skeleton, and what is mounted on it.
-func planBase(root string) (list []entry, mounts []Mount, err error) {
+func planBase(root string) (list []entry, mounts []Mount) {
 	list = skeleton()
 	mounts = []Mount{{Source: filepath.Join(root, "usr"), Target: "/usr"}}
-	place := func(name string) error {
-		source := filepath.Join(root, name)
-		fi, err := os.Lstat(source)
-		if errors.Is(err, fs.ErrNotExist) {
-			return nil
+	names := append(slices.Clone(rootDirs), "etc/localtime")
+	for _, name := range etcFiles {
+		names = append(names, "etc/"+name)
+	}
+	for _, name := range names {
+		e, source := place(root, name)
+		if e.name == "" {
+			continue
 		}
-		if err != nil {
-			return err
-		}
-		if fi.Mode()&fs.ModeSymlink != 0 {
-			target, err := os.Readlink(source)
-			if err != nil {
-				return err
+		for i, r := range name {
+			above := entry{name: name[:i], mode: fs.ModeDir | 0o755}
+			if r == '/' && !slices.Contains(list, above) {
+				list = append(list, above)
 			}
-			if intoUsr(name, target) {
-				list = append(list, entry{name: name, mode: fs.ModeSymlink, data: target})
-				return nil
-			}
-			if source, err = filepath.EvalSymlinks(source); err != nil {
-				return nil // a link to nothing
-			}
-			if fi, err = os.Stat(source); err != nil {
-				return err
-			}
-		}
-		e := entry{name: name, mode: 0o644}
-		if fi.IsDir() {
-			e.mode = fs.ModeDir | 0o755
 		}
 		list = append(list, e)
-		mounts = append(mounts, Mount{Source: source, Target: "/" + name})
-		return nil
-	}
-	for _, name := range rootDirs {
-		if err := place(name); err != nil {
-			return nil, nil, err
+		if source != "" {
+			mounts = append(mounts, Mount{Source: source, Target: "/" + name})
 		}
 	}
-	for _, name := range append([]string{"localtime"}, etcFiles...) {
-		if err := place("etc/" + name); err != nil {
-			return nil, nil, err
-		}
+	return list, mounts
+}
+
+// place is what stands for name of the host's in base: a link into /usr, or what source is mounted on. It is
+// nothing if the host has no such directory or file, or a link to none.
+func place(root, name string) (e entry, source string) {
+	source = filepath.Join(root, name)
+	if target, err := os.Readlink(source); err == nil && intoUsr(name, target) {
+		return entry{name: name, mode: fs.ModeSymlink, data: target}, ""
 	}
-	return list, mounts, nil
+	source, err := filepath.EvalSymlinks(source)
+	if err != nil {
+		return entry{}, ""
+	}
+	fi, err := os.Stat(source)
+	switch {
+	case err != nil:
+		return entry{}, ""
+	case fi.IsDir():
+		return entry{name: name, mode: fs.ModeDir | 0o755}, source
+	case fi.Mode().IsRegular():
+		return entry{name: name, mode: 0o644}, source
+	default:
+		return entry{}, ""
+	}
 }
 
 // intoUsr tells whether a link at name to target stays within /usr, where it is the same inside.
@@ -124,11 +126,8 @@ func intoUsr(name, target string) bool {
 
 // lookupBase gives the built-in template. Its skeleton is made once, in a directory that is named by what
 // is in it, so that several processes, and versions, can share the place.
-func (c *Catalog) lookupBase() (Template, error) {
-	list, mounts, err := planBase("/")
-	if err != nil {
-		return Template{}, &TemplateError{Base, "/", reason(err)}
-	}
+func (c *Catalog) lookupBase(config Config) (Template, error) {
+	list, mounts := planBase("/")
 	dir := filepath.Join(c.base, digest(list))
 	if _, err := os.Lstat(dir); errors.Is(err, fs.ErrNotExist) {
 		err = makeSkeleton(dir, list)
@@ -136,7 +135,7 @@ func (c *Catalog) lookupBase() (Template, error) {
 			return Template{}, fmt.Errorf("make template %q: %w", Base, err)
 		}
 	}
-	t := Template{Name: Base, Root: dir, Mounts: mounts}
+	t := Template{Name: Base, Root: dir, Config: config, Mounts: mounts}
 	return t, t.check()
 }
 
@@ -185,7 +184,7 @@ func (e entry) make(root string) error {
 	if e.mode.IsDir() {
 		err = os.MkdirAll(path, 0o755)
 	} else {
-		err = os.WriteFile(path, []byte(e.data), 0o644)
+		err = writeSynced(path, e.data)
 	}
 	if err != nil {
 		return err
@@ -194,6 +193,19 @@ func (e entry) make(root string) error {
 		return err
 	}
 	return os.Chmod(path, e.mode) // whatever the umask is
+}
+
+// writeSynced writes a file whose content is on disk before the skeleton's name is.
+func writeSynced(path, data string) error {
+	f, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o644)
+	if err != nil {
+		return err
+	}
+	if data != "" {
+		_, err = f.WriteString(data)
+		err = errors.Join(err, f.Sync())
+	}
+	return errors.Join(err, f.Close())
 }
 
 // ResolverMounts are what base needs of the host's to look up names in the host's network.

@@ -8,6 +8,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -94,7 +95,7 @@ func (c *Catalog) Names() ([]string, error) {
 }
 
 // Lookup finds a template by its name in the catalog, or by the absolute path of its root file system, and
-// checks it. Its error is ErrTemplateNotFound or a *TemplateError.
+// checks it. Its error is ErrTemplateNotFound or a *TemplateError, or why the skeleton of Base can't be made.
 func (c *Catalog) Lookup(name string) (Template, error) {
 	t := Template{Name: name}
 	switch {
@@ -112,7 +113,7 @@ func (c *Catalog) Lookup(name string) (Template, error) {
 	}
 	_, err := os.Stat(t.Root)
 	if errors.Is(err, fs.ErrNotExist) && name == Base {
-		return c.lookupBase()
+		return c.lookupBase(t.Config)
 	}
 	if errors.Is(err, fs.ErrNotExist) {
 		return Template{}, fmt.Errorf("%w: %q: there is no %s", ErrTemplateNotFound, name, t.Root)
@@ -148,10 +149,26 @@ func readConfig(name, path string) (config Config, err error) {
 	if err := dec.Decode(&config); err != nil {
 		return Config{}, &TemplateError{name, path, err.Error()}
 	}
-	if config.Dir != "" && !filepath.IsAbs(config.Dir) {
-		return Config{}, &TemplateError{name, path, "dir must be an absolute path"}
+	if _, err := dec.Token(); err != io.EOF {
+		return Config{}, &TemplateError{name, path, "there is something after the object"}
+	}
+	if fault := config.fault(); fault != "" {
+		return Config{}, &TemplateError{name, path, fault}
 	}
 	return config, nil
+}
+
+// fault is what is wrong with c; empty: nothing.
+func (c Config) fault() string {
+	if c.Dir != "" && (!filepath.IsAbs(c.Dir) || strings.ContainsRune(c.Dir, 0)) {
+		return "dir must be an absolute path"
+	}
+	for _, kv := range c.Env {
+		if strings.IndexByte(kv, '=') < 1 || strings.ContainsRune(kv, 0) {
+			return fmt.Sprintf("env: %.64q is not KEY=value", kv)
+		}
+	}
+	return ""
 }
 
 // check refuses a template whose mount points could lead a mount astray.
