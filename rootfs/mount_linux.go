@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"os"
 	"path"
-	"path/filepath"
 	"strings"
 
 	"golang.org/x/sys/unix"
@@ -38,31 +37,57 @@ func MountTree(dir, root string, t Template, mounts []Mount, ns *os.File, uid ui
 	if err != nil {
 		return err
 	}
+	// All sources are taken before anything is mounted: root hides those that are below it.
+	fds, err := cloneAll(steps)
+	defer closeAll(fds)
+	if err != nil {
+		return err
+	}
 	// The overlay's options are relative, so that no path of the host's stands in a /proc/mounts inside.
 	if err := unix.Chdir(dir); err != nil {
 		return &os.PathError{Op: "chdir", Path: dir, Err: err}
 	}
-	for _, s := range steps {
+	for i, s := range steps {
 		if s.lower {
-			err = s.mountOverlay(root, ns)
+			err = s.mountOverlay(fds[i], root, ns)
 		} else {
-			err = s.bind(root, ns, uid)
+			err = s.bind(fds[i], root, ns, uid)
 		}
 		if err != nil {
-			return fmt.Errorf("mount %s: %w", s.source, err)
+			return s.fail(err)
 		}
 	}
 	return nil
 }
 
-// mountOverlay mounts the template at lower and the overlay at root.
-func (s step) mountOverlay(root string, ns *os.File) error {
-	fd, err := clone(unix.AT_FDCWD, s.source, 0)
-	if err != nil {
-		return err
+func (s step) fail(err error) error { return fmt.Errorf("mount %s: %w", s.source, err) }
+
+// cloneAll makes a mount of each step's source that is attached nowhere yet, see open_tree(2). A bind has all
+// that is mounted below its source, too. With an error it gives those that were made until then.
+func cloneAll(steps []step) (fds []int, err error) {
+	for _, s := range steps {
+		flags := uint(unix.OPEN_TREE_CLONE | unix.OPEN_TREE_CLOEXEC)
+		if !s.lower {
+			flags |= unix.AT_RECURSIVE
+		}
+		fd, err := unix.OpenTree(unix.AT_FDCWD, s.source, flags)
+		if err != nil {
+			return fds, s.fail(os.NewSyscallError("open_tree", err))
+		}
+		fds = append(fds, fd)
 	}
-	defer unix.Close(fd)
-	if err := setattr(fd, unix.AT_EMPTY_PATH, &unix.MountAttr{Attr_set: unix.MOUNT_ATTR_IDMAP, Userns_fd: uint64(ns.Fd())}); err != nil {
+	return fds, nil
+}
+
+func closeAll(fds []int) {
+	for _, fd := range fds {
+		_ = unix.Close(fd)
+	}
+}
+
+// mountOverlay mounts the template, which is fd, at lower, and the overlay at root.
+func (s step) mountOverlay(fd int, root string, ns *os.File) error {
+	if err := setattr(fd, 0, &unix.MountAttr{Attr_set: unix.MOUNT_ATTR_IDMAP, Userns_fd: uint64(ns.Fd())}); err != nil {
 		return fmt.Errorf("%w: the template's file system can't be mounted with other owners (%v): "+
 			"keep templates and the state directory on ext4, xfs, btrfs or tmpfs", errors.ErrUnsupported, err)
 	}
@@ -77,34 +102,28 @@ func (s step) mountOverlay(root string, ns *os.File) error {
 	return nil
 }
 
-// bind mounts a directory or file of the host's at a place below root.
-func (s step) bind(root string, ns *os.File, uid uint32) error {
-	fd, err := clone(unix.AT_FDCWD, s.source, unix.AT_RECURSIVE)
-	if err != nil {
-		return err
-	}
-	defer unix.Close(fd)
+// bind mounts a directory or file of the host's, which is fd, at a place below root.
+func (s step) bind(fd int, root string, ns *os.File, uid uint32) error {
 	attr := &unix.MountAttr{Attr_set: unix.MOUNT_ATTR_NOSUID | unix.MOUNT_ATTR_NODEV, Propagation: unix.MS_PRIVATE}
 	if !s.writable {
 		attr.Attr_set |= unix.MOUNT_ATTR_RDONLY
 	}
-	if err := setattr(fd, unix.AT_EMPTY_PATH|unix.AT_RECURSIVE, attr); err != nil {
+	if err := setattr(fd, unix.AT_RECURSIVE, attr); err != nil {
 		return err
 	}
 	// Where the file system can't, its files belong to nobody inside, which is the lesser right.
-	_ = setattr(fd, unix.AT_EMPTY_PATH|unix.AT_RECURSIVE,
-		&unix.MountAttr{Attr_set: unix.MOUNT_ATTR_IDMAP, Userns_fd: uint64(ns.Fd())})
+	_ = setattr(fd, unix.AT_RECURSIVE, &unix.MountAttr{Attr_set: unix.MOUNT_ATTR_IDMAP, Userns_fd: uint64(ns.Fd())})
 
+	dir, err := isDir(fd)
+	if err != nil {
+		return err
+	}
 	rootFD, err := unix.Open(root, unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
 	if err != nil {
 		return &os.PathError{Op: "open", Path: root, Err: err}
 	}
 	defer unix.Close(rootFD)
-	var st unix.Stat_t
-	if err := unix.Fstat(fd, &st); err != nil {
-		return os.NewSyscallError("fstat", err)
-	}
-	target, err := openTarget(rootFD, s.target, st.Mode&unix.S_IFMT == unix.S_IFDIR, int(uid))
+	target, err := openTarget(rootFD, s.target, dir, int(uid))
 	if err != nil {
 		return &os.PathError{Op: "open", Path: s.target, Err: err}
 	}
@@ -115,27 +134,53 @@ func (s step) bind(root string, ns *os.File, uid uint32) error {
 	return nil
 }
 
-// openTarget opens the mount point unsafePath below root, and makes what is missing of it. The template
-// decides which links there are; none leads out of root.
+func isDir(fd int) (bool, error) {
+	var st unix.Stat_t
+	err := unix.Fstat(fd, &st)
+	return st.Mode&unix.S_IFMT == unix.S_IFDIR, os.NewSyscallError("fstat", err)
+}
+
+// openTarget opens the mount point unsafePath below root, for a directory or a file, and makes what is missing
+// of it. The template decides which links there are; none leads out of root.
 func openTarget(root int, unsafePath string, dir bool, uid int) (int, error) {
 	parts := strings.Split(strings.Trim(unsafePath, "/"), "/")
 	at := ""
 	for i, part := range parts {
+		last := i == len(parts)-1
 		parent := at
 		at = path.Join(at, part)
 		fd, err := openBelow(root, at)
 		if err == unix.ENOENT {
-			err = makeBelow(root, parent, part, dir || i < len(parts)-1, uid)
+			err = makeBelow(root, parent, part, dir || !last, uid)
 			if err == nil {
 				fd, err = openBelow(root, at)
 			}
 		}
-		if err != nil || i == len(parts)-1 {
-			return fd, err
+		if err != nil {
+			return -1, err
+		}
+		if last {
+			return checkTarget(fd, dir)
 		}
 		_ = unix.Close(fd)
 	}
 	return -1, unix.EINVAL
+}
+
+// checkTarget is fd if it fits what is to be mounted there. It takes fd.
+func checkTarget(fd int, dir bool) (int, error) {
+	isDir, err := isDir(fd)
+	switch {
+	case err == nil && dir && !isDir:
+		err = unix.ENOTDIR
+	case err == nil && !dir && isDir:
+		err = unix.EISDIR
+	}
+	if err != nil {
+		_ = unix.Close(fd)
+		return -1, err
+	}
+	return fd, nil
 }
 
 func openBelow(root int, unsafePath string) (int, error) {
@@ -161,6 +206,9 @@ func makeBelow(root int, parent, name string, dir bool, uid int) error {
 	defer unix.Close(fd)
 	if dir {
 		err = unix.Mkdirat(fd, name, 0o755)
+		if err == nil {
+			err = unix.Fchmodat(fd, name, 0o755, 0) // whatever the umask is
+		}
 	} else {
 		err = unix.Mknodat(fd, name, unix.S_IFREG|0o644, 0)
 	}
@@ -170,16 +218,7 @@ func makeBelow(root int, parent, name string, dir bool, uid int) error {
 	return unix.Fchownat(fd, name, uid, uid, unix.AT_SYMLINK_NOFOLLOW)
 }
 
-// clone makes a mount of a part of the host's files that is attached nowhere yet, see open_tree(2).
-func clone(dirfd int, source string, flags uint) (int, error) {
-	source, err := filepath.EvalSymlinks(source)
-	if err != nil {
-		return -1, err
-	}
-	fd, err := unix.OpenTree(dirfd, source, unix.OPEN_TREE_CLONE|unix.OPEN_TREE_CLOEXEC|flags)
-	return fd, os.NewSyscallError("open_tree", err)
-}
-
+// setattr changes a mount, see mount_setattr(2).
 func setattr(fd int, flags uint, attr *unix.MountAttr) error {
-	return os.NewSyscallError("mount_setattr", unix.MountSetattr(fd, "", flags, attr))
+	return os.NewSyscallError("mount_setattr", unix.MountSetattr(fd, "", unix.AT_EMPTY_PATH|flags, attr))
 }

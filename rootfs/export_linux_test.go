@@ -1,0 +1,4 @@
+package rootfs
+
+// OpenTarget is openTarget.
+var OpenTarget = openTarget
