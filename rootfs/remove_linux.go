@@ -18,7 +18,11 @@ const maxDepth = 64
 // nothing may use it any more: links are not followed, any depth and any mode is fine. It is no error if there
 // is nothing, or another removes it too.
 func RemoveTree(ctx context.Context, dir string) error {
+	dir = filepath.Clean(dir)
 	parent, err := unix.Open(filepath.Dir(dir), unix.O_DIRECTORY|unix.O_RDONLY|unix.O_CLOEXEC, 0)
+	if err == unix.ENOENT {
+		return nil
+	}
 	if err != nil {
 		return &os.PathError{Op: "open", Path: filepath.Dir(dir), Err: err}
 	}
@@ -45,7 +49,10 @@ func (r *remover) entry(at int, name string, depth int) error {
 		return err
 	}
 	if depth > maxDepth {
-		return unix.Renameat(at, name, r.top, rand.Text())
+		if err := unix.Renameat(at, name, r.top, rand.Text()); err != unix.ENOENT {
+			return err
+		}
+		return nil
 	}
 	fd, err := unix.Openat(at, name, unix.O_DIRECTORY|unix.O_NOFOLLOW|unix.O_RDONLY|unix.O_CLOEXEC, 0)
 	if err == unix.ENOENT {
