@@ -120,7 +120,8 @@ func (c *creation) run(ctx context.Context) (*Sandbox, error) {
 	}
 	sb, err := c.hold(ctx, client)
 	if err != nil {
-		return nil, errors.Join(err, client.Close())
+		client.Close(ErrClosed)
+		return nil, err
 	}
 	return sb, nil
 }
@@ -161,7 +162,7 @@ func (c *creation) start(path string) error {
 		return err
 	}
 	c.facts.PID = p.PID
-	c.facts.Start, err = startTime(p.PID)
+	c.facts.Start, _, err = startTime(p.PID)
 	return err
 }
 
@@ -264,16 +265,14 @@ func (e *Engine) Reconnect(ctx context.Context, id string) (_ *Sandbox, err erro
 		return sb, err
 	}
 	// It has ended, was never there, or is being created.
-	if l, lerr := e.table.Lease(ctx, id); lerr != nil {
-		return nil, e.unknown(id, lerr)
-	} else if l.State != lease.Ended {
-		if l, lerr = e.finish(ctx, id, ""); lerr != nil {
-			return nil, lerr
-		}
-		return nil, fmt.Errorf("%w: it was %s", ErrExpired, l.EndReason)
-	} else {
-		return nil, fmt.Errorf("%w: it was %s %v ago", ErrExpired, l.EndReason, time.Since(l.EndedAt).Round(time.Second))
+	l, err := e.lease(ctx, id)
+	if err == nil && l.State != lease.Ended {
+		l, err = e.finishGone(ctx, id)
 	}
+	if err != nil {
+		return nil, err
+	}
+	return nil, fmt.Errorf("%w: %s %v ago", ErrExpired, l.EndReason, time.Since(l.EndedAt).Round(time.Millisecond))
 }
 
 func (e *Engine) reconnect(ctx context.Context, id string) (_ *Sandbox, err error) {
@@ -298,7 +297,8 @@ func (e *Engine) reconnect(ctx context.Context, id string) (_ *Sandbox, err erro
 	}
 	info, err := client.Hold(ctx, nil)
 	if err != nil {
-		return nil, errors.Join(err, client.Close())
+		client.Close(ErrClosed)
+		return nil, err
 	}
 	return e.handle(id, dir, client, info), nil
 }

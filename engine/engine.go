@@ -20,9 +20,11 @@ import (
 	"io/fs"
 	"iter"
 	"log/slog"
+	"maps"
 	"os"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"sync"
 	"time"
 
@@ -187,18 +189,11 @@ func (e *Engine) Close() error {
 		return nil
 	}
 	e.closed = true
-	var open []*Sandbox
-	for sb := range e.handles {
-		open = append(open, sb)
-	}
 	e.mu.Unlock()
 
-	e.using.Wait() // what is being created adds its handle, or sees that the engine is closed
+	e.using.Wait() // what is being created adds its handle
 	e.mu.Lock()
-	open = open[:0]
-	for sb := range e.handles {
-		open = append(open, sb)
-	}
+	open := slices.Collect(maps.Keys(e.handles))
 	e.mu.Unlock()
 	errs := make([]error, len(open))
 	var closing sync.WaitGroup
@@ -239,16 +234,13 @@ func (e *Engine) Lease(ctx context.Context, id string) (_ lease.Lease, err error
 
 // lookup is Lease for a valid ID.
 func (e *Engine) lookup(ctx context.Context, id string) (lease.Lease, error) {
-	l, err := e.table.Lease(ctx, id)
-	if errors.Is(err, store.ErrNotFound) {
-		return lease.Lease{}, ErrNotFound
-	}
+	l, err := e.lease(ctx, id)
 	if err != nil || l.State == lease.Ended {
 		return l, err
 	}
 	status, err := e.status(ctx, id)
 	if gone(err) {
-		return e.finish(ctx, id, "")
+		return e.finishGone(ctx, id)
 	}
 	if err != nil {
 		return lease.Lease{}, err
@@ -271,7 +263,7 @@ func (e *Engine) status(ctx context.Context, id string) (agent.Status, error) {
 	if err != nil {
 		return agent.Status{}, err
 	}
-	defer c.Close()
+	defer c.Close(ErrClosed)
 	return c.Status(ctx)
 }
 
@@ -311,10 +303,7 @@ func (e *Engine) Kill(ctx context.Context, id string) (err error) {
 }
 
 func (e *Engine) kill(ctx context.Context, id string, reason lease.EndReason) error {
-	err := e.table.SetReason(ctx, id, reason)
-	if errors.Is(err, store.ErrNotFound) {
-		return ErrNotFound
-	}
+	err := e.remembered(ctx, id, func() error { return e.table.SetReason(ctx, id, reason) })
 	if err != nil {
 		return err
 	}

@@ -11,3 +11,6 @@ func (e *Engine) AgentPID(id string) (int, error) {
 	f, err := e.state.readFacts(id)
 	return f.PID, err
 }
+
+// Dir is the state directory.
+func (e *Engine) Dir() string { return e.state.dir }

@@ -3,6 +3,7 @@ package engine
 import (
 	"context"
 	"errors"
+	"io/fs"
 	"os"
 	"sync"
 	"time"
@@ -11,7 +12,6 @@ import (
 	"github.com/nestbox/nestbox/engine/internal/wire"
 	"github.com/nestbox/nestbox/fsapi"
 	"github.com/nestbox/nestbox/lease"
-	"github.com/nestbox/nestbox/store"
 )
 
 // Sandbox is a handle on a sandbox, which lives at least as long as it is open. It is safe for concurrent
@@ -71,9 +71,9 @@ func (s *Sandbox) closeOnce() bool {
 	return first
 }
 
-// end gives up what the handle has. err is what Err gives from now on.
+// end gives up what the handle has. err is what Err, and whatever uses the handle, gives from now on.
 func (s *Sandbox) end(err error) {
-	_ = s.client.Close()
+	s.client.Close(err)
 	_ = s.dir.Close()
 	s.e.mu.Lock()
 	delete(s.e.handles, s)
@@ -177,15 +177,19 @@ func (s *Sandbox) setMetadata(ctx context.Context, md map[string]string) error {
 	if err := s.usable(); err != nil {
 		return err
 	}
-	if err := s.e.table.SetMetadata(ctx, s.id, md); err != nil {
-		return err
-	}
-	f, err := s.e.state.readFacts(s.id)
+	err := s.e.remembered(ctx, s.id, func() error { return s.e.table.SetMetadata(ctx, s.id, md) })
 	if err != nil {
 		return err
 	}
-	f.Metadata = md
-	return s.e.state.writeFacts(s.id, f)
+	f, err := s.e.state.readFacts(s.id)
+	if err == nil {
+		f.Metadata = md
+		err = s.e.state.writeFacts(s.id, f)
+	}
+	if errors.Is(err, fs.ErrNotExist) {
+		return ErrEnded
+	}
+	return err
 }
 
 // KeepAlive sets the deadline to now + d, in the place of an earlier one, also if that is sooner; 0 cancels
@@ -200,14 +204,22 @@ func (s *Sandbox) Extend(ctx context.Context, d time.Duration) error {
 	return opError("extend", s.id, s.setDeadline(ctx, d, s.client.Extend))
 }
 
-// setDeadline has the agent change the deadline, which decides, and has it remembered. Of several handles
-// that do so at once the last to look sees what holds, and remembers that.
+// setDeadline has the agent change the deadline, which decides, and has it remembered: before, so that who
+// looks never sees one that is too soon, and after, since it may be sooner. Of several handles that do so at once
+// the last to look sees what holds, and remembers that.
 func (s *Sandbox) setDeadline(ctx context.Context, d time.Duration, set func(context.Context, time.Duration) (time.Duration, error)) error {
 	if err := checkKeepAlive("keep-alive", d, s.e.maxKeepAlive); err != nil {
 		return err
 	}
 	if err := s.usable(); err != nil {
 		return err
+	}
+	if d > 0 {
+		at := time.Now().Add(d)
+		err := s.e.remembered(ctx, s.id, func() error { return s.e.table.Extend(ctx, s.id, at) })
+		if err != nil {
+			return err
+		}
 	}
 	remaining, err := set(ctx, d)
 	if err != nil {
@@ -240,11 +252,3 @@ func expiry(remaining time.Duration) time.Time {
 
 // FS gives the sandbox's files, with the rights of its user. It is good until the handle is closed.
 func (s *Sandbox) FS() *fsapi.FS { return s.fs }
-
-// unknown is the error for an ID that the table may not know.
-func (e *Engine) unknown(id string, err error) error {
-	if errors.Is(err, store.ErrNotFound) {
-		return ErrNotFound
-	}
-	return err
-}

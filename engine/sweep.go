@@ -23,10 +23,12 @@ const (
 	enforceEvery = 10
 	// forgetEvery is how many times that is between looks at ended leases.
 	forgetEvery = 7200
+	// holderTimeout is how long who holds a sandbox that has ended may take to say how.
+	holderTimeout = time.Second
 	// slack is how late an agent may be before the engine ends its sandbox.
 	slack = 3 * time.Second
-	// remembered is how long ended leases are.
-	remembered = 24 * time.Hour
+	// memory is how long ended leases are remembered.
+	memory = 24 * time.Hour
 	// inline is how long removing a tree may take before it goes on in the background.
 	inline = 200 * time.Millisecond
 )
@@ -39,7 +41,7 @@ func (e *Engine) clear(id string, f facts) error {
 		return err
 	}
 	if f.PID > 0 {
-		reapChild(f.PID)
+		reapChild(f)
 	}
 	stepHook("clear processes")
 	if err := container.RemoveCgroup(id); err != nil {
@@ -132,6 +134,26 @@ func (e *Engine) finish(ctx context.Context, id string, reason lease.EndReason) 
 	return e.table.End(ctx, id, now, reason)
 }
 
+// finishGone is finish for a sandbox whose agent has ended without this process having a hand in it. Who holds
+// it knows how it ended, and gets the time to say so. If nobody does, its lease suggests it.
+func (e *Engine) finishGone(ctx context.Context, id string) (lease.Lease, error) {
+	dir, err := os.Open(e.state.sandbox(id))
+	if err != nil { // another has removed it, or this is the error to return
+		return e.finish(ctx, id, "")
+	}
+	defer dir.Close()
+	for deadline := time.Now().Add(holderTimeout); time.Now().Before(deadline); {
+		if free, err := e.state.unheld(dir); free || err != nil {
+			return e.finish(ctx, id, "")
+		}
+		if l, err := e.table.Lease(ctx, id); err == nil && l.State == lease.Ended {
+			return l, nil
+		}
+		time.Sleep(time.Millisecond) // what another process does with a lock can't be awaited with a bound
+	}
+	return e.finish(ctx, id, lease.Crashed)
+}
+
 // inferReason tells how a sandbox ended that nobody of this process held.
 func inferReason(l lease.Lease, now time.Time) lease.EndReason {
 	switch {
@@ -146,8 +168,8 @@ func inferReason(l lease.Lease, now time.Time) lease.EndReason {
 
 // alive tells whether a sandbox's agent runs.
 func (f facts) alive() bool {
-	start, err := startTime(f.PID)
-	return err == nil && start == f.Start
+	start, zombie, err := startTime(f.PID)
+	return err == nil && !zombie && start == f.Start
 }
 
 // reap looks for sandboxes that have ended, whoever made them, until ctx is done.
@@ -168,7 +190,7 @@ func (e *Engine) reap(ctx context.Context) {
 			e.enforce(ctx, unheld)
 		}
 		if n%forgetEvery == 0 {
-			if err := e.table.Forget(ctx, time.Now().Add(-remembered)); err != nil && ctx.Err() == nil {
+			if err := e.table.Forget(ctx, time.Now().Add(-memory)); err != nil && ctx.Err() == nil {
 				e.log.Error("forget ended leases", "error", err)
 			}
 		}
@@ -201,7 +223,7 @@ func (e *Engine) sweep(ctx context.Context, running map[string]facts, opening bo
 	if err := e.endMissing(ctx); err != nil {
 		return err
 	}
-	if err := e.table.Forget(ctx, time.Now().Add(-remembered)); err != nil {
+	if err := e.table.Forget(ctx, time.Now().Add(-memory)); err != nil {
 		return err
 	}
 	return ids.sweep()
@@ -220,7 +242,7 @@ func (e *Engine) sweepOne(ctx context.Context, id string, running map[string]fac
 		}
 	}
 	if !f.alive() {
-		_, err := e.finish(ctx, id, "")
+		_, err := e.finishGone(ctx, id)
 		return err
 	}
 	running[id] = f
@@ -256,6 +278,10 @@ func (e *Engine) adopt(ctx context.Context, id string, f facts) error {
 	if !errors.Is(err, store.ErrNotFound) {
 		return err
 	}
+	return e.add(ctx, id, f)
+}
+
+func (e *Engine) add(ctx context.Context, id string, f facts) error {
 	l := f.lease(id)
 	status, err := e.status(ctx, id)
 	if gone(err) {
@@ -271,6 +297,38 @@ func (e *Engine) adopt(ctx context.Context, id string, f facts) error {
 		return nil
 	}
 	return err
+}
+
+// remembered calls f, which works on the record of a sandbox, and once more if the store had lost that. It is
+// ErrNotFound if there is no such sandbox.
+func (e *Engine) remembered(ctx context.Context, id string, f func() error) error {
+	err := f()
+	if !errors.Is(err, store.ErrNotFound) {
+		return err
+	}
+	known, err := e.state.readFacts(id)
+	if errors.Is(err, fs.ErrNotExist) {
+		return ErrNotFound
+	}
+	if err != nil {
+		return err
+	}
+	if err := e.add(ctx, id, known); err != nil {
+		return err
+	}
+	if err = f(); errors.Is(err, store.ErrNotFound) { // it has ended meanwhile
+		return ErrNotFound
+	}
+	return err
+}
+
+// lease gives what is remembered of a sandbox, or ErrNotFound.
+func (e *Engine) lease(ctx context.Context, id string) (l lease.Lease, err error) {
+	err = e.remembered(ctx, id, func() error {
+		l, err = e.table.Lease(ctx, id)
+		return err
+	})
+	return l, err
 }
 
 // endMissing ends the leases of sandboxes that have no directory any more.

@@ -74,26 +74,30 @@ func memfd(name string, content []byte) (*os.File, error) {
 	return os.Open("/proc/self/fd/" + strconv.Itoa(fd))
 }
 
-// startTime tells when a process started, in ticks since the host did. It is an error if the process has
-// ended, also if nobody has waited for it yet.
-func startTime(pid int) (uint64, error) {
+// startTime tells when a process started, in ticks since the host did, and whether it has ended and nobody has
+// waited for it yet.
+func startTime(pid int) (start uint64, zombie bool, err error) {
 	data, err := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/stat")
 	if err != nil {
-		return 0, err
+		return 0, false, err
 	}
 	// The second field is a name in parentheses that may hold anything, see proc_pid_stat(5).
 	fields := bytes.Fields(data[bytes.LastIndexByte(data, ')')+1:])
 	if len(fields) < 20 {
-		return 0, fmt.Errorf("/proc/%d/stat: too few fields", pid)
+		return 0, false, fmt.Errorf("/proc/%d/stat: too few fields", pid)
 	}
-	if s := fields[0][0]; s == 'Z' || s == 'X' {
-		return 0, unix.ESRCH
-	}
-	return strconv.ParseUint(string(fields[19]), 10, 64)
+	state := fields[0][0]
+	start, err = strconv.ParseUint(string(fields[19]), 10, 64)
+	return start, state == 'Z' || state == 'X', err
 }
 
-// reapChild forgets an agent that has ended if it is this process's child.
-func reapChild(pid int) { _, _ = unix.Wait4(pid, nil, unix.WNOHANG, nil) }
+// reapChild forgets an agent that has ended if it is this process's child. Its number may have become another's,
+// for which this process may wait itself.
+func reapChild(f facts) {
+	if start, zombie, err := startTime(f.PID); err == nil && zombie && start == f.Start {
+		_, _ = unix.Wait4(f.PID, nil, unix.WNOHANG, nil)
+	}
+}
 
 // pipe makes a pipe for a command: its end, and the host's, which is good for deadlines and Close.
 func pipe(toCommand bool) (command, host *os.File, err error) {

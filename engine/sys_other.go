@@ -16,6 +16,6 @@ func flock(*os.File, bool) error                    { return errors.ErrUnsupport
 func tryFlock(*os.File, bool) (bool, error)         { return false, errors.ErrUnsupported }
 func ownerOf(fs.FileInfo) (int, bool)               { return 0, false }
 func memfd(string, []byte) (*os.File, error)        { return nil, errors.ErrUnsupported }
-func startTime(int) (uint64, error)                 { return 0, errors.ErrUnsupported }
-func reapChild(int)                                 {}
+func startTime(int) (uint64, bool, error)           { return 0, false, errors.ErrUnsupported }
+func reapChild(facts)                               {}
 func pipe(bool) (command, host *os.File, err error) { return nil, nil, errors.ErrUnsupported }

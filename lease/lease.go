@@ -95,6 +95,16 @@ func (t *Table) SetExpiry(ctx context.Context, id string, at time.Time) error {
 	})
 }
 
+// Extend is SetExpiry, but leaves a deadline that is later.
+func (t *Table) Extend(ctx context.Context, id string, at time.Time) error {
+	return t.s.Update(ctx, id, func(r *store.Record) error {
+		if at.After(r.ExpiresAt) {
+			r.ExpiresAt = at
+		}
+		return nil
+	})
+}
+
 // SetReason says beforehand how a sandbox is about to end. The first reason stays.
 func (t *Table) SetReason(ctx context.Context, id string, reason EndReason) error {
 	return t.s.Update(ctx, id, func(r *store.Record) error {

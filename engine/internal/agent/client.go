@@ -86,18 +86,17 @@ func (c *Client) Err() error {
 	return c.failure
 }
 
-// Close ends the connection. What waits on it gets ErrClosed.
-func (c *Client) Close() error {
-	c.fail(ErrClosed)
-	err := c.conn.Close()
+// Close ends the connection. What uses it, now or later, gets the error reason.
+func (c *Client) Close(reason error) {
+	c.fail(reason, true)
+	_ = c.conn.Close() // which the reader may have done
 	<-c.read
-	return err
 }
 
-// fail ends every call under way.
-func (c *Client) fail(err error) {
+// fail ends every call under way. The first error stays unless another has to be the last.
+func (c *Client) fail(err error, last bool) {
 	c.mu.Lock()
-	if c.failure == nil {
+	if c.failure == nil || last {
 		c.failure = err
 	}
 	err = c.failure
@@ -127,7 +126,7 @@ func (c *Client) receive() {
 			if !errors.Is(err, wire.ErrMessage) {
 				err = ErrGone
 			}
-			c.fail(err)
+			c.fail(err, false)
 			_ = c.conn.Close()
 			return
 		}

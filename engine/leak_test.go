@@ -1,0 +1,84 @@
+package engine_test
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"runtime"
+	"testing"
+	"time"
+
+	"github.com/nestbox/nestbox/engine"
+)
+
+// usage is what this process, and the sandboxes of one state directory, have of the host.
+type usage struct{ descriptors, goroutines, threads, cgroups, entries, ids int }
+
+func measure(t *testing.T, dir string) usage {
+	t.Helper()
+	var groups []string
+	for _, pattern := range []string{"/sys/fs/cgroup/nestbox/*", "/sys/fs/cgroup/*/nestbox/*"} {
+		m, err := filepath.Glob(pattern)
+		if err != nil {
+			t.Fatal(err)
+		}
+		groups = append(groups, m...)
+	}
+	dirs := 0
+	for _, g := range groups {
+		if fi, err := os.Stat(g); err == nil && fi.IsDir() {
+			dirs++
+		}
+	}
+	return usage{
+		descriptors: len(list(t, "/proc/self/fd")),
+		goroutines:  runtime.NumGoroutine(),
+		threads:     len(list(t, "/proc/self/task")),
+		cgroups:     dirs,
+		entries:     len(list(t, filepath.Join(dir, "sandboxes"))) + len(list(t, filepath.Join(dir, "trash"))),
+		ids:         len(list(t, engine.IDRegistry)),
+	}
+}
+
+// TestLeaks uses 200 sandboxes. It runs alone, as it counts what the process has.
+func TestLeaks(t *testing.T) {
+	dir := stateDir(t)
+	eng := open(t, dir)
+	once := func(n int) {
+		sb, err := eng.Create(t.Context(), engine.CreateOptions{Metadata: map[string]string{"n": fmt.Sprint(n)}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := sb.FS().WriteFile("a", []byte("1\n"), 0o644); err != nil {
+			t.Fatal(err)
+		}
+		if out, err := sb.Command("sh", "-c", "cat a; sleep 1000 >/dev/null 2>&1 &").Output(); err != nil || string(out) != "1\n" {
+			t.Fatalf("command: %q, %v", out, err)
+		}
+		again, err := eng.Reconnect(t.Context(), sb.ID())
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, s := range []*engine.Sandbox{again, sb} {
+			if err := s.Close(); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	for n := range 10 { // what is made once, and threads that are kept for reuse
+		once(n)
+	}
+	before := measure(t, dir)
+	for n := range 200 {
+		once(n)
+	}
+	var after usage
+	eventually(t, 10*time.Second, fmt.Sprintf("usage is as before, %+v", before), func() bool {
+		runtime.GC() // closes what libcontainer leaves to it
+		after = measure(t, dir)
+		return after.descriptors <= before.descriptors && after.goroutines <= before.goroutines &&
+			after.threads <= before.threads+8 && after.cgroups <= before.cgroups &&
+			after.entries == before.entries && after.ids <= before.ids
+	})
+	t.Logf("before %+v, after %+v", before, after)
+}
