@@ -1,0 +1,103 @@
+package engine_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log"
+	"os"
+	"time"
+
+	"github.com/nestbox/nestbox/engine"
+	"github.com/nestbox/nestbox/lease"
+)
+
+// A sandbox outlives its handle, and is found again by its ID.
+func Example() {
+	ctx := context.Background()
+	dir, err := os.MkdirTemp("", "nestbox-")
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer os.RemoveAll(dir)
+	eng, err := engine.Open(ctx, engine.Options{Dir: dir})
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer eng.Close()
+
+	sb, err := eng.Create(ctx, engine.CreateOptions{Metadata: map[string]string{"user": "42"}})
+	if err != nil {
+		log.Fatal(err)
+	}
+	if err := sb.FS().WriteFile("hello.txt", []byte("Hello World!"), 0o644); err != nil {
+		log.Fatal(err)
+	}
+	out, err := sb.Command("wc", "-c", "hello.txt").Output()
+	if err != nil {
+		log.Fatal(err)
+	}
+	fmt.Printf("%s", out)
+	if err := sb.KeepAlive(ctx, 2*time.Minute); err != nil {
+		log.Fatal(err)
+	}
+	if err := sb.Close(); err != nil { // the sandbox stays
+		log.Fatal(err)
+	}
+
+	again, err := eng.Reconnect(ctx, sb.ID()) // here, or in another process
+	if err != nil {
+		log.Fatal(err)
+	}
+	data, err := again.FS().ReadFile("hello.txt")
+	if err != nil {
+		log.Fatal(err)
+	}
+	fmt.Printf("%s\n", data)
+	if err := again.Kill(ctx); err != nil {
+		log.Fatal(err)
+	}
+	// Output:
+	// 12 hello.txt
+	// Hello World!
+}
+
+// A command gives its output, and as os/exec has it, an *ExitError when it ends with another code than 0.
+func ExampleSandbox_CommandContext() {
+	run := func(ctx context.Context, sb *engine.Sandbox) {
+		ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
+		defer cancel()
+		cmd := sb.CommandContext(ctx, "python3", "main.py")
+		cmd.Dir = "/home/user"
+		cmd.User = "user"
+		cmd.WaitDelay = time.Second
+		out, err := cmd.Output()
+		var exit *engine.ExitError
+		switch {
+		case errors.As(err, &exit):
+			fmt.Printf("%v: %s", exit, exit.Stderr)
+		case err != nil:
+			fmt.Println(err)
+		default:
+			fmt.Printf("%s", out)
+		}
+	}
+	_ = run
+}
+
+// List finds sandboxes by their metadata, newest first.
+func ExampleEngine_List() {
+	list := func(ctx context.Context, eng *engine.Engine) error {
+		for l, err := range eng.List(ctx, lease.Query{
+			Metadata: map[string]string{"user": "42"},
+			States:   []lease.State{lease.Running},
+		}) {
+			if err != nil {
+				return err
+			}
+			fmt.Println(l.ID, l.CreatedAt)
+		}
+		return nil
+	}
+	_ = list
+}
