@@ -50,7 +50,6 @@ type Cmd struct {
 
 	sb      *Sandbox
 	ctx     context.Context // nil: none
-	err     error           // of the making; Start returns it
 	process *agent.Process
 	started bool
 	waited  bool

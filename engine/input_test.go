@@ -428,7 +428,7 @@ func fullDisk(args []string) error {
 	if err := sb.FS().Remove("fill"); err != nil {
 		return err
 	}
-	if sb, err = eng.Create(ctx, engine.CreateOptions{}); err != nil {
+	if _, err = eng.Create(ctx, engine.CreateOptions{}); err != nil {
 		return fmt.Errorf("create with room again: %w", err)
 	}
 	if err := eng.Close(); err != nil {

@@ -32,14 +32,8 @@ type Config struct {
 // Idle is the argument that has the agent do nothing.
 const Idle = "idle"
 
-// The descriptors that the agent finds beside the standard ones, which are the null device.
-const (
-	listenFD = 3
-	agentFD  = 4
-)
-
 // agentPath is the agent's program as its own process sees it.
 const agentPath = "/proc/self/fd/4"
 
-// files are the ExtraFiles of the agent's process, in the order of the descriptors above.
+// files are what the agent's process has as descriptors from 3 on; 0 to 2 are the null device.
 func files(listen, agent *os.File) []*os.File { return []*os.File{listen, agent} }
