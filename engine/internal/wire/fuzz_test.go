@@ -7,32 +7,29 @@ import (
 	"github.com/nestbox/nestbox/engine/internal/wire"
 )
 
-// fuzzRead checks that what can be read of any bytes can be written and read again, and that the rest is
+// fuzzRead checks that what can be read of any body can be written and read again, and that the rest is
 // ErrMessage. The seeds are in testdata.
 func fuzzRead[T putter](f *testing.F, read func(*wire.Reader) T) {
-	f.Fuzz(func(t *testing.T, b []byte) {
-		_, _, r, err := wire.Read(b)
+	f.Fuzz(func(t *testing.T, body []byte) {
+		got, err := decode(t, append(header(), body...), read)
 		if err != nil {
-			if err != wire.ErrMessage || len(b) >= 5 {
-				t.Errorf("Read of %d bytes: %v", len(b), err)
-			}
-			return
-		}
-		got := read(r)
-		if err := r.Done(); err != nil {
 			if err != wire.ErrMessage {
-				t.Errorf("Done: %v, want ErrMessage", err)
+				t.Errorf("error is %v, want ErrMessage", err)
 			}
 			return
 		}
-		_, _, r, err = wire.Read(encode(got))
-		if err != nil {
-			t.Fatal(err)
-		}
-		if again := read(r); r.Done() != nil || !reflect.DeepEqual(again, got) {
-			t.Errorf("read %v, and from that %v, %v", got, again, r.Err())
+		if again, err := decode(t, encode(got), read); err != nil || !reflect.DeepEqual(again, got) {
+			t.Errorf("read %v, and from that %v, %v", got, again, err)
 		}
 	})
+}
+
+func decode[T any](t *testing.T, b []byte, read func(*wire.Reader) T) (T, error) {
+	_, _, r, err := wire.Read(b)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return read(r), r.Done()
 }
 
 func FuzzReadConfig(f *testing.F)  { fuzzRead(f, wire.ReadConfig) }

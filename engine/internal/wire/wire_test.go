@@ -54,6 +54,9 @@ var bodies = []struct {
 	}},
 }
 
+// header is a message without a body.
+func header() []byte { return wire.New(nil, wire.OpReply, 7).Bytes() }
+
 // encode makes a message of a body.
 func encode(p putter) []byte {
 	m := wire.New(nil, wire.OpReply, 7)
@@ -169,7 +172,7 @@ func TestMalformed(t *testing.T) {
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
-			b := append(wire.New(nil, wire.OpReply, 1).Bytes(), tt.body...)
+			b := append(header(), tt.body...)
 			if err := readBy(b, tt.read); err != wire.ErrMessage {
 				t.Fatalf("error is %v, want ErrMessage", err)
 			}
@@ -178,8 +181,8 @@ func TestMalformed(t *testing.T) {
 			}
 		})
 	}
-	for n := range 5 {
-		if _, _, _, err := wire.Read(make([]byte, n)); err != wire.ErrMessage {
+	for n := range header() {
+		if _, _, _, err := wire.Read(header()[:n]); err != wire.ErrMessage {
 			t.Errorf("Read of %d bytes: %v, want ErrMessage", n, err)
 		}
 	}
