@@ -86,7 +86,7 @@ func (c *Cmd) String() string {
 func (c *Cmd) Environ() []string {
 	env := c.Env
 	if env == nil {
-		env = c.sb.info.Env
+		env = c.sb.info().Env
 	}
 	return append([]string{}, env...)
 }

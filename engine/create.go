@@ -202,7 +202,8 @@ func (c *creation) hold(ctx context.Context, client *agent.Client) (*Sandbox, er
 	if err := context.Cause(ctx); err != nil {
 		return nil, err
 	}
-	return c.e.handle(c.id, c.dir, client, info), nil
+	c.e.emit(lease.Event{Kind: lease.EventCreated, ID: c.id, ExpiresAt: l.ExpiresAt})
+	return c.e.handle(c.id, c.dir, client, held(info)), nil
 }
 
 // holdError says what the agent's error means for the options.
@@ -228,7 +229,7 @@ func (c *creation) undo() error {
 	ctx := context.Background()
 	err := c.e.clear(c.id, c.facts)
 	if _, lerr := c.e.table.Lease(ctx, c.id); lerr == nil {
-		_, eerr := c.e.table.End(ctx, c.id, time.Now(), lease.Crashed)
+		_, eerr := c.e.ended(ctx, c.id, time.Now(), lease.Crashed)
 		err = errors.Join(err, eerr)
 	}
 	return errors.Join(err, c.dir.Close())
@@ -288,19 +289,32 @@ func (e *Engine) reconnect(ctx context.Context, id string) (_ *Sandbox, err erro
 	if err := lockShared(ctx, dir); err != nil {
 		return nil, err
 	}
-	if _, err := e.state.readFacts(id); err != nil {
+	f, err := e.state.readFacts(id)
+	if err != nil {
 		return nil, err
 	}
 	client, err := agent.Dial(dir)
 	if err != nil {
 		return nil, err
 	}
-	info, err := client.Hold(ctx, nil)
+	hold := beginHold(client)
+	err = hold.patiently(ctx, id)
+	if errors.Is(err, ErrPaused) {
+		client.SetPaused()
+		err = nil
+	}
 	if err != nil {
 		client.Close(ErrClosed)
 		return nil, err
 	}
-	return e.handle(id, dir, client, info), nil
+	sb := e.handle(id, dir, client, hold)
+	if f.Paused { // or so it was: who paused or resumed it may have died half-way
+		if err := sb.settle(ctx); err != nil {
+			return nil, errors.Join(err, sb.Close())
+		}
+	}
+	e.emit(lease.Event{Kind: lease.EventReconnected, ID: id})
+	return sb, nil
 }
 
 // lockShared takes the lock of a handle. Who has the exclusive one ends the sandbox, or finds in a moment

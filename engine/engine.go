@@ -51,9 +51,12 @@ type Engine struct {
 	log          *slog.Logger
 	program      *os.File // the agent's, sealed
 
-	stop  context.CancelFunc // ends what runs in the background
-	work  sync.WaitGroup     // what runs in the background
-	trash chan struct{}      // there is a tree to remove
+	events eventLog
+
+	background context.Context // done when the engine closes
+	stop       context.CancelFunc
+	work       sync.WaitGroup // what runs in the background
+	trash      chan struct{}  // there is a tree to remove
 
 	mu      sync.Mutex
 	closed  bool
@@ -94,6 +97,7 @@ func Open(ctx context.Context, opts Options) (_ *Engine, err error) {
 		trash:        make(chan struct{}, 1),
 		handles:      map[*Sandbox]struct{}{},
 	}
+	e.background, e.stop = context.WithCancel(context.Background())
 	if e.program, err = memfd("agent", agentbin.Binary); err != nil {
 		return nil, err
 	}
@@ -113,10 +117,8 @@ func Open(ctx context.Context, opts Options) (_ *Engine, err error) {
 	if err := e.sweep(ctx, map[string]facts{}, true); err != nil {
 		return nil, err
 	}
-	background, stop := context.WithCancel(context.Background())
-	e.stop = stop
-	e.work.Go(func() { e.reap(background) })
-	e.work.Go(func() { e.emptyTrash(background) })
+	e.work.Go(func() { e.reap(e.background) })
+	e.work.Go(func() { e.emptyTrash(e.background) })
 	return e, nil
 }
 
@@ -208,6 +210,8 @@ func (e *Engine) Close() error {
 
 // release gives back what the engine itself holds.
 func (e *Engine) release() error {
+	e.stop()
+	e.events.close()
 	err := e.program.Close()
 	if e.ownStore != nil {
 		err = errors.Join(err, e.ownStore.Close())
@@ -238,9 +242,15 @@ func (e *Engine) lookup(ctx context.Context, id string) (lease.Lease, error) {
 	if err != nil || l.State == lease.Ended {
 		return l, err
 	}
+	if l.State == lease.Paused {
+		return l, nil
+	}
 	status, err := e.status(ctx, id)
 	if gone(err) {
 		return e.finishGone(ctx, id)
+	}
+	if errors.Is(err, ErrPaused) { // since
+		return e.lease(ctx, id)
 	}
 	if err != nil {
 		return lease.Lease{}, err
@@ -264,7 +274,17 @@ func (e *Engine) status(ctx context.Context, id string) (agent.Status, error) {
 		return agent.Status{}, err
 	}
 	defer c.Close(ErrClosed)
-	return c.Status(ctx)
+	for {
+		patience, cancel := context.WithTimeoutCause(ctx, holdPatience, errImpatient)
+		status, err := c.Status(patience)
+		cancel()
+		if !errors.Is(err, errImpatient) {
+			return status, err
+		}
+		if frozen, ferr := container.Frozen(id); frozen || ferr != nil {
+			return agent.Status{}, errors.Join(ErrPaused, ferr)
+		}
+	}
 }
 
 // List gives the leases that q selects, newest first, as they are remembered: a sandbox that has ended

@@ -21,6 +21,8 @@ var (
 	ErrClosed = agent.ErrClosed
 	// ErrEnded means that the sandbox ended while the handle was open.
 	ErrEnded = agent.ErrGone
+	// ErrPaused means that the sandbox is paused; Resume it first.
+	ErrPaused = agent.ErrPaused
 	// ErrTemplateNotFound means that the catalog has no such template.
 	ErrTemplateNotFound = rootfs.ErrTemplateNotFound
 	// ErrKeepAliveTooLong means that a keep-alive is over Options.MaxKeepAlive.

@@ -1,5 +1,7 @@
 package engine
 
+import "github.com/nestbox/nestbox/lease"
+
 // SetStepHook has f called after each step of creating and removing a sandbox, in this process.
 func SetStepHook(f func(step string)) { stepHook = f }
 
@@ -14,3 +16,6 @@ func (e *Engine) AgentPID(id string) (int, error) {
 
 // Dir is the state directory.
 func (e *Engine) Dir() string { return e.state.dir }
+
+// Emit writes an event.
+func (e *Engine) Emit(ev lease.Event) { e.emit(ev) }

@@ -1,6 +1,7 @@
 package engine
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"io/fs"
@@ -9,7 +10,6 @@ import (
 	"time"
 
 	"github.com/nestbox/nestbox/engine/internal/agent"
-	"github.com/nestbox/nestbox/engine/internal/wire"
 	"github.com/nestbox/nestbox/fsapi"
 	"github.com/nestbox/nestbox/lease"
 )
@@ -20,7 +20,7 @@ type Sandbox struct {
 	e      *Engine
 	id     string
 	client *agent.Client
-	info   wire.Info
+	hold   *holding
 	fs     *fsapi.FS
 	dir    *os.File // with the lock
 	done   chan struct{}
@@ -31,12 +31,12 @@ type Sandbox struct {
 }
 
 // handle makes a handle of a connection that holds the sandbox. It takes dir and client.
-func (e *Engine) handle(id string, dir *os.File, client *agent.Client, info wire.Info) *Sandbox {
+func (e *Engine) handle(id string, dir *os.File, client *agent.Client, hold *holding) *Sandbox {
 	s := &Sandbox{
 		e:      e,
 		id:     id,
 		client: client,
-		info:   info,
+		hold:   hold,
 		fs:     fsapi.New(client),
 		dir:    dir,
 		done:   make(chan struct{}),
@@ -107,25 +107,38 @@ func (s *Sandbox) Close() error {
 		<-s.done
 		return nil
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), closeTimeout)
-	defer cancel()
-	ended, err := s.client.Release(ctx)
-	if !ended && !gone(err) {
+	how, err := s.release()
+	if how == "" {
 		s.end(ErrClosed)
-		return opError("close", s.id, err)
+	} else {
+		s.end(endedError(string(how)))
 	}
-	reason := lease.Closed
-	if gone(err) {
-		reason = lease.Crashed
-	}
-	l, err := s.e.finish(ctx, s.id, reason)
-	s.end(endedError(string(l.EndReason)))
 	return opError("close", s.id, err)
+}
+
+// release gives up the handle and tells how the sandbox has ended, if it has.
+func (s *Sandbox) release() (how lease.EndReason, err error) {
+	ctx := context.Background()
+	patience, cancel := context.WithTimeoutCause(ctx, closeTimeout, errImpatient)
+	defer cancel()
+	ended, err := s.client.Release(patience)
+	switch {
+	case errors.Is(err, ErrPaused), errors.Is(err, errImpatient):
+		return s.closeOutside(ctx)
+	case gone(err):
+		how = lease.Crashed
+	case ended:
+		how = lease.Closed
+	default:
+		return "", err
+	}
+	l, err := s.e.finish(ctx, s.id, how)
+	return cmp.Or(l.EndReason, how), err
 }
 
 // closeTimeout is how long an agent may take to answer that a handle goes. When the connection is closed
 // the handle is gone in any case.
-const closeTimeout = 10 * time.Second
+const closeTimeout = 2 * time.Second
 
 // Kill ends the sandbox now, whoever else holds it, and the handle with it.
 func (s *Sandbox) Kill(ctx context.Context) error {
@@ -181,10 +194,10 @@ func (s *Sandbox) setMetadata(ctx context.Context, md map[string]string) error {
 	if err != nil {
 		return err
 	}
-	f, err := s.e.state.readFacts(s.id)
+	unlock, err := s.e.state.lockFacts(s.id)
 	if err == nil {
-		f.Metadata = md
-		err = s.e.state.writeFacts(s.id, f)
+		defer unlock()
+		err = s.e.state.changeFacts(s.id, func(f *facts) { f.Metadata = md })
 	}
 	if errors.Is(err, fs.ErrNotExist) {
 		return ErrEnded
@@ -196,18 +209,22 @@ func (s *Sandbox) setMetadata(ctx context.Context, md map[string]string) error {
 // it. Until the deadline the sandbox lives without a handle. d is at most Options.MaxKeepAlive, else the
 // error is ErrKeepAliveTooLong.
 func (s *Sandbox) KeepAlive(ctx context.Context, d time.Duration) error {
-	return opError("keep alive", s.id, s.setDeadline(ctx, d, s.client.KeepAlive))
+	return opError("keep alive", s.id, s.setDeadline(ctx, d, false))
 }
 
 // Extend is KeepAlive, but never shortens: an earlier deadline that is later stays.
 func (s *Sandbox) Extend(ctx context.Context, d time.Duration) error {
-	return opError("extend", s.id, s.setDeadline(ctx, d, s.client.Extend))
+	return opError("extend", s.id, s.setDeadline(ctx, d, true))
 }
 
 // setDeadline has the agent change the deadline, which decides, and has it remembered: before, so that who
 // looks never sees one that is too soon, and after, since it may be sooner. Of several handles that do so at once
 // the last to look sees what holds, and remembers that.
-func (s *Sandbox) setDeadline(ctx context.Context, d time.Duration, set func(context.Context, time.Duration) (time.Duration, error)) error {
+func (s *Sandbox) setDeadline(ctx context.Context, d time.Duration, extend bool) error {
+	set := s.client.KeepAlive
+	if extend {
+		set = s.client.Extend
+	}
 	if err := checkKeepAlive("keep-alive", d, s.e.maxKeepAlive); err != nil {
 		return err
 	}
@@ -222,9 +239,13 @@ func (s *Sandbox) setDeadline(ctx context.Context, d time.Duration, set func(con
 		}
 	}
 	remaining, err := set(ctx, d)
+	if errors.Is(err, ErrPaused) { // the agent is told when it is resumed
+		return s.setDeadlineOutside(ctx, d, extend)
+	}
 	if err != nil {
 		return err
 	}
+	s.e.emit(lease.Event{Kind: lease.EventExtended, ID: s.id, ExpiresAt: expiry(remaining)})
 	ctx = context.WithoutCancel(ctx)
 	for {
 		at := expiry(remaining)
@@ -240,6 +261,19 @@ func (s *Sandbox) setDeadline(ctx context.Context, d time.Duration, set func(con
 		}
 		remaining = status.Remaining
 	}
+}
+
+// setDeadlineOutside changes the deadline of a paused sandbox.
+func (s *Sandbox) setDeadlineOutside(ctx context.Context, d time.Duration, extend bool) error {
+	at := expiry(d)
+	if !extend { // else it has been
+		err := s.e.remembered(ctx, s.id, func() error { return s.e.table.SetExpiry(ctx, s.id, at) })
+		if err != nil {
+			return err
+		}
+	}
+	s.e.emit(lease.Event{Kind: lease.EventExtended, ID: s.id, ExpiresAt: at})
+	return nil
 }
 
 // expiry is when a deadline is that is so far away; 0 is none.

@@ -19,6 +19,7 @@ import (
 //	base/               the skeleton of the built-in template
 //	sandboxes/<id>/     a sandbox that lives, or is being created, or has left this
 //	trash/              trees that are being removed
+//	events/             what happened, a line of JSON each; log.old has what was before log
 //
 // Each handle, and who creates, has a shared lock on the sandbox's directory, see flock(2); the kernel
 // gives it back however the process dies. Who holds the exclusive lock knows that there is no handle. Between
@@ -31,6 +32,8 @@ const (
 	markerFile = "nestbox.json"
 	markerText = "{\"nestbox\": 1}\n"
 	factsFile  = "sandbox.json"
+	lockFile   = "lock"
+	eventsFile = "events/log"
 )
 
 // sandbox is the directory of the sandbox id, which is a valid one.
@@ -57,7 +60,7 @@ func openStateDir(dir string) (stateDir, error) {
 	if err := s.check(); err != nil {
 		return stateDir{}, err
 	}
-	for _, name := range []string{"templates", "base", "sandboxes", "trash"} {
+	for _, name := range []string{"templates", "base", "sandboxes", "trash", "events"} {
 		if err := os.Mkdir(s.path(name), 0o700); err != nil && !errors.Is(err, fs.ErrExist) {
 			return stateDir{}, fmt.Errorf("%w: %w", ErrStateDir, err)
 		}
@@ -181,6 +184,9 @@ type facts struct {
 	Metadata  map[string]string `json:"metadata,omitempty"`
 	CreatedAt time.Time         `json:"created"`
 	Grace     time.Duration     `json:"grace,omitempty"`
+	// Paused is set before the sandbox is frozen, and cleared after it was thawed: without it it isn't frozen,
+	// with it the freezer tells.
+	Paused bool `json:"paused,omitempty"`
 }
 
 // readFacts reads a sandbox's facts. fs.ErrNotExist means that it is not complete, or gone.
@@ -211,6 +217,29 @@ func (s stateDir) writeFacts(id string, f facts) (err error) {
 		return errors.Join(err, remove(tmp))
 	}
 	return nil
+}
+
+// lockFacts takes the lock that is held to change a sandbox's facts, or to pause or resume it. fs.ErrNotExist
+// means that the sandbox is gone.
+func (s stateDir) lockFacts(id string) (unlock func(), err error) {
+	f, err := os.OpenFile(filepath.Join(s.sandbox(id), lockFile), os.O_CREATE|os.O_RDWR, 0o600)
+	if err != nil {
+		return nil, err
+	}
+	if err := flock(f, true); err != nil {
+		return nil, errors.Join(err, f.Close())
+	}
+	return func() { _ = f.Close() }, nil
+}
+
+// changeFacts changes a sandbox's facts. The caller has the lock.
+func (s stateDir) changeFacts(id string, change func(*facts)) error {
+	f, err := s.readFacts(id)
+	if err != nil {
+		return err
+	}
+	change(&f)
+	return s.writeFacts(id, f)
 }
 
 // remove is os.Remove, and content if there is nothing.

@@ -131,7 +131,16 @@ func (e *Engine) finish(ctx context.Context, id string, reason lease.EndReason) 
 	if reason == lease.Crashed && kills > 0 {
 		reason = lease.OOM
 	}
-	return e.table.End(ctx, id, now, reason)
+	return e.ended(ctx, id, now, reason)
+}
+
+// ended has it remembered how a sandbox ended, and told once.
+func (e *Engine) ended(ctx context.Context, id string, at time.Time, reason lease.EndReason) (lease.Lease, error) {
+	l, err := e.table.End(ctx, id, at, reason)
+	if err == nil && l.EndedAt.Equal(at) {
+		e.emit(lease.Event{Kind: lease.EventEnded, ID: id, EndReason: l.EndReason})
+	}
+	return l, err
 }
 
 // finishGone is finish for a sandbox whose agent has ended without this process having a hand in it. Who holds
@@ -176,7 +185,7 @@ func (f facts) alive() bool {
 func (e *Engine) reap(ctx context.Context) {
 	tick := time.NewTicker(reapInterval)
 	defer tick.Stop()
-	running, unheld := map[string]facts{}, map[string]time.Time{}
+	running, overdue, unheld := map[string]facts{}, map[string]time.Time{}, map[string]time.Time{}
 	for n := 1; ; n++ {
 		select {
 		case <-ctx.Done():
@@ -186,8 +195,9 @@ func (e *Engine) reap(ctx context.Context) {
 		if err := e.sweep(ctx, running, false); err != nil && ctx.Err() == nil {
 			e.log.Error("sweep", "error", err)
 		}
+		e.enforce(ctx, lease.Paused, 0, unheld)
 		if n%enforceEvery == 0 {
-			e.enforce(ctx, unheld)
+			e.enforce(ctx, lease.Running, slack, overdue)
 		}
 		if n%forgetEvery == 0 {
 			if err := e.table.Forget(ctx, time.Now().Add(-memory)); err != nil && ctx.Err() == nil {
@@ -223,6 +233,7 @@ func (e *Engine) sweep(ctx context.Context, running map[string]facts, opening bo
 	if err := e.endMissing(ctx); err != nil {
 		return err
 	}
+	e.enforce(ctx, lease.Paused, 0, map[string]time.Time{})
 	if err := e.table.Forget(ctx, time.Now().Add(-memory)); err != nil {
 		return err
 	}
@@ -341,19 +352,19 @@ func (e *Engine) endMissing(ctx context.Context) error {
 			continue
 		}
 		now := time.Now()
-		if _, err := e.table.End(ctx, l.ID, now, inferReason(l, now)); err != nil {
+		if _, err := e.ended(ctx, l.ID, now, inferReason(l, now)); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-// enforce ends sandboxes whose time is over and whose agents don't see to it. unheld has since when each was
-// seen without a handle.
-func (e *Engine) enforce(ctx context.Context, unheld map[string]time.Time) {
+// enforce ends sandboxes of a state whose time has been over for some slack and whose agents don't see to it:
+// those that are paused can't. unheld has since when each was seen without a handle.
+func (e *Engine) enforce(ctx context.Context, state lease.State, slack time.Duration, unheld map[string]time.Time) {
 	now := time.Now()
 	seen := map[string]bool{}
-	for l, err := range e.table.List(ctx, lease.Query{States: []lease.State{lease.Running, lease.Paused}}) {
+	for l, err := range e.table.List(ctx, lease.Query{States: []lease.State{state}}) {
 		if err != nil {
 			if ctx.Err() == nil {
 				e.log.Error("look at deadlines", "error", err)
@@ -364,7 +375,7 @@ func (e *Engine) enforce(ctx context.Context, unheld map[string]time.Time) {
 			continue
 		}
 		seen[l.ID] = true
-		if err := e.enforceOne(ctx, l, now, unheld); err != nil {
+		if err := e.enforceOne(ctx, l, now, slack, unheld); err != nil {
 			e.log.Error("end overdue", "sandbox", l.ID, "error", err)
 		}
 	}
@@ -375,7 +386,7 @@ func (e *Engine) enforce(ctx context.Context, unheld map[string]time.Time) {
 	}
 }
 
-func (e *Engine) enforceOne(ctx context.Context, l lease.Lease, now time.Time, unheld map[string]time.Time) error {
+func (e *Engine) enforceOne(ctx context.Context, l lease.Lease, now time.Time, slack time.Duration, unheld map[string]time.Time) error {
 	dir, err := os.Open(e.state.sandbox(l.ID))
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil
@@ -392,15 +403,15 @@ func (e *Engine) enforceOne(ctx context.Context, l lease.Lease, now time.Time, u
 		delete(unheld, l.ID)
 		return nil
 	}
-	since, known := unheld[l.ID]
-	if !known {
+	if _, known := unheld[l.ID]; !known {
 		unheld[l.ID] = now
+	}
+	if now.Before(unheld[l.ID].Add(l.Grace + slack)) {
 		return nil
 	}
-	if now.Before(since.Add(l.Grace + slack)) {
-		return nil
+	if l.State == lease.Running {
+		e.log.Warn("the agent does not end its sandbox", "sandbox", l.ID)
 	}
-	e.log.Warn("the agent does not end its sandbox", "sandbox", l.ID)
 	reason := lease.Expired
 	if l.ExpiresAt.IsZero() && l.Grace == 0 {
 		reason = lease.Closed

@@ -2,12 +2,15 @@ package engine
 
 import (
 	"bytes"
+	"context"
 	"errors"
 	"fmt"
 	"io/fs"
 	"os"
 	"strconv"
+	"strings"
 	"syscall"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -119,4 +122,50 @@ func pipe(toCommand bool) (command, host *os.File, err error) {
 		return nil, nil, os.NewSyscallError("pipe", err)
 	}
 	return os.NewFile(uintptr(p[0]), "|0"), os.NewFile(uintptr(p[1]), "|1"), nil
+}
+
+// watch tells when a file in a directory is written or renamed, see inotify(7).
+type watch struct{ f *os.File }
+
+func watchDir(dir string) (*watch, error) {
+	fd, err := unix.InotifyInit1(unix.IN_CLOEXEC | unix.IN_NONBLOCK)
+	if err != nil {
+		return nil, os.NewSyscallError("inotify_init1", err)
+	}
+	f := os.NewFile(uintptr(fd), "inotify")
+	if _, err := unix.InotifyAddWatch(fd, dir, unix.IN_MODIFY|unix.IN_MOVED_FROM|unix.IN_CREATE); err != nil {
+		return nil, errors.Join(os.NewSyscallError("inotify_add_watch", err), f.Close())
+	}
+	return &watch{f}, nil
+}
+
+// wait waits until something has happened since the last time. What it was doesn't matter.
+func (w *watch) wait(ctx context.Context) error {
+	defer context.AfterFunc(ctx, func() { _ = w.f.SetReadDeadline(time.Unix(1, 0)) })()
+	_, err := w.f.Read(make([]byte, 4096))
+	return err
+}
+
+func (w *watch) close() { _ = w.f.Close() }
+
+// networkBytes adds up what a file as proc_pid_net(5) has in dev says of all interfaces.
+func networkBytes(path string) (received, sent int64, err error) {
+	data, err := os.ReadFile(path)
+	if err != nil {
+		return 0, 0, err
+	}
+	for line := range strings.Lines(string(data)) {
+		_, counts, ok := strings.Cut(line, ":")
+		f := strings.Fields(counts)
+		if !ok || len(f) < 9 {
+			continue
+		}
+		r, rerr := strconv.ParseInt(f[0], 10, 64)
+		s, serr := strconv.ParseInt(f[8], 10, 64)
+		if rerr != nil || serr != nil {
+			return 0, 0, fmt.Errorf("%s: a line is malformed", path)
+		}
+		received, sent = received+r, sent+s
+	}
+	return received, sent, nil
 }

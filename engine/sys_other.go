@@ -3,6 +3,7 @@
 package engine
 
 import (
+	"context"
 	"errors"
 	"io/fs"
 	"os"
@@ -19,3 +20,11 @@ func memfd(string, []byte) (*os.File, error)        { return nil, errors.ErrUnsu
 func startTime(int) (uint64, bool, error)           { return 0, false, errors.ErrUnsupported }
 func reapChild(facts)                               {}
 func pipe(bool) (command, host *os.File, err error) { return nil, nil, errors.ErrUnsupported }
+
+type watch struct{}
+
+func watchDir(string) (*watch, error)     { return nil, errors.ErrUnsupported }
+func (*watch) wait(context.Context) error { return errors.ErrUnsupported }
+func (*watch) close()                     {}
+
+func networkBytes(string) (received, sent int64, err error) { return 0, 0, errors.ErrUnsupported }

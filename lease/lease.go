@@ -105,6 +105,16 @@ func (t *Table) Extend(ctx context.Context, id string, at time.Time) error {
 	})
 }
 
+// SetState makes a lease Running or Paused, unless it has ended.
+func (t *Table) SetState(ctx context.Context, id string, state State) error {
+	return t.s.Update(ctx, id, func(r *store.Record) error {
+		if State(r.State) != Ended {
+			r.State = string(state)
+		}
+		return nil
+	})
+}
+
 // SetReason says beforehand how a sandbox is about to end. The first reason stays.
 func (t *Table) SetReason(ctx context.Context, id string, reason EndReason) error {
 	return t.s.Update(ctx, id, func(r *store.Record) error {
@@ -120,7 +130,7 @@ func (t *Table) SetReason(ctx context.Context, id string, reason EndReason) erro
 func (t *Table) End(ctx context.Context, id string, at time.Time, reason EndReason) (l Lease, err error) {
 	err = t.s.Update(ctx, id, func(r *store.Record) error {
 		if State(r.State) != Ended {
-			r.State, r.EndedAt = string(Ended), at
+			r.State, r.EndedAt = string(Ended), at.UTC() // as any store gives it
 			if r.EndReason == "" {
 				r.EndReason = string(reason)
 			}

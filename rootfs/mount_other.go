@@ -18,3 +18,8 @@ func MountTree(string, string, Template, []Mount, *os.File, uint32) error {
 
 // RemoveTree is for Linux.
 func RemoveTree(context.Context, string) error { return errors.ErrUnsupported }
+
+// TreeUsage is for Linux.
+func TreeUsage(context.Context, string) (bytes, files int64, err error) {
+	return 0, 0, errors.ErrUnsupported
+}

@@ -21,6 +21,8 @@ var (
 	ErrGone = errors.New("sandbox has ended")
 	// ErrClosed means that Close was called.
 	ErrClosed = errors.New("handle is closed")
+	// ErrPaused means that the sandbox is paused, and that what was asked for was not done.
+	ErrPaused = errors.New("sandbox is paused")
 	// errReply means that the agent answered what it may not.
 	errReply = errors.New("agent sent a malformed reply")
 )
@@ -48,9 +50,17 @@ type Client struct {
 
 	mu      sync.Mutex
 	next    uint32
-	calls   map[uint32]chan reply
+	calls   map[uint32]call
 	exits   map[uint32]chan<- wire.Exit
 	failure error // once set, nothing works any more
+	paused  bool
+	epoch   uint8
+}
+
+// call is a request that waits for its answer.
+type call struct {
+	op    wire.Op
+	reply chan reply // with room for one
 }
 
 type reply struct {
@@ -69,7 +79,7 @@ func Dial(dir *os.File) (*Client, error) {
 	c := &Client{
 		conn:  conn,
 		read:  make(chan struct{}),
-		calls: map[uint32]chan reply{},
+		calls: map[uint32]call{},
 		exits: map[uint32]chan<- wire.Exit{},
 	}
 	go c.receive()
@@ -103,8 +113,8 @@ func (c *Client) fail(err error, last bool) {
 	calls, exits := c.calls, c.exits
 	c.calls, c.exits = nil, nil
 	c.mu.Unlock()
-	for _, ch := range calls {
-		ch <- reply{err: err}
+	for _, call := range calls {
+		call.reply <- reply{err: err}
 	}
 	for _, ch := range exits {
 		close(ch)
@@ -152,13 +162,16 @@ func (c *Client) deliver(b []byte, fds []int) error {
 		}
 		c.mu.Lock()
 		defer c.mu.Unlock() // who forgets a call has then either prevented its reply or got it
-		ch := c.calls[id]
+		call, ok := c.calls[id]
 		delete(c.calls, id)
-		if ch == nil { // given up, or never asked
+		if !ok { // given up, or never asked
 			wire.CloseAll(rep.fds)
 			return nil
 		}
-		ch <- rep
+		if call.op == wire.OpHold && rep.err == nil {
+			c.resumedLocked(wire.ReadInfo(wire.Clone(rep.r)).Epoch)
+		}
+		call.reply <- rep
 	case wire.OpExit:
 		wire.CloseAll(fds)
 		exit := wire.ReadExit(r)
@@ -173,30 +186,68 @@ func (c *Client) deliver(b []byte, fds []int) error {
 			ch <- exit
 			close(ch)
 		}
+	case wire.OpPaused:
+		wire.CloseAll(fds)
+		c.SetPaused()
+	case wire.OpResumed:
+		wire.CloseAll(fds)
+		epoch := uint8(r.Uint())
+		if err := r.Done(); err != nil {
+			return err
+		}
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		c.resumedLocked(epoch)
 	default:
 		return wire.ErrMessage
 	}
 	return nil
 }
 
+// SetPaused has every request fail with ErrPaused, also those under way, until the agent says that the sandbox
+// was resumed. The agent does none of them, but goes on with what takes long and it has begun.
+func (c *Client) SetPaused() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.paused = true
+	for id, call := range c.calls {
+		if !whilePaused(call.op) {
+			delete(c.calls, id)
+			delete(c.exits, id)
+			call.reply <- reply{err: ErrPaused}
+		}
+	}
+}
+
+// whilePaused tells which requests begin and end a pause, or wait for its end.
+func whilePaused(op wire.Op) bool {
+	return op == wire.OpHold || op == wire.OpPause || op == wire.OpResume
+}
+
+func (c *Client) resumedLocked(epoch uint8) { c.paused, c.epoch = false, epoch }
+
 // call makes a request and waits for its answer. It borrows the descriptors fds. exit, if any, is
 // sent to once, or closed, when the started command has ended.
 func (c *Client) call(ctx context.Context, op wire.Op, exit chan<- wire.Exit, put func(*wire.Message), fds ...int) (uint32, reply, error) {
 	ch := make(chan reply, 1)
 	c.mu.Lock()
-	if err := c.failure; err != nil {
+	err := c.failure
+	if err == nil && c.paused && !whilePaused(op) {
+		err = ErrPaused
+	}
+	if err != nil {
 		c.mu.Unlock()
 		return 0, reply{}, err
 	}
 	c.next++
 	id := c.next
-	c.calls[id] = ch
+	c.calls[id] = call{op, ch}
 	if exit != nil {
 		c.exits[id] = exit
 	}
+	m := wire.New(nil, op, id).In(c.epoch)
 	c.mu.Unlock()
 
-	m := wire.New(nil, op, id)
 	if put != nil {
 		put(m)
 	}
@@ -296,6 +347,14 @@ func (c *Client) Status(ctx context.Context) (s Status, err error) {
 func (c *Client) Release(ctx context.Context) (ended bool, err error) {
 	err = c.simple(ctx, wire.OpRelease, nil, func(r *wire.Reader) { ended = r.Bool() })
 	return ended, err
+}
+
+// Pause has the agent take no more requests, and tell every handle. Then the sandbox may be frozen.
+func (c *Client) Pause(ctx context.Context) error { return c.simple(ctx, wire.OpPause, nil, nil) }
+
+// Resume has the agent of a sandbox that was thawed go on, with a deadline that far away; 0: none.
+func (c *Client) Resume(ctx context.Context, remaining time.Duration) error {
+	return c.simple(ctx, wire.OpResume, func(m *wire.Message) { m.Int(int64(remaining)) }, nil)
 }
 
 // KeepAlive sets the deadline to now + d and tells how far away it is.

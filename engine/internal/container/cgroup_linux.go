@@ -77,35 +77,52 @@ func Kill(id string) error {
 		if len(pids) == 0 {
 			return nil
 		}
-		// A frozen process of cgroup v1 doesn't take the signal.
-		if state, err := m.GetFreezerState(); err == nil && state == cgroups.Frozen {
-			if err := m.Freeze(cgroups.Thawed); err != nil {
-				return fmt.Errorf("thaw: %w", err)
-			}
-		}
-		for _, pid := range pids {
-			if err := kill(pid); err != nil {
-				return err
-			}
+		if err := killAll(m, pids); err != nil {
+			return err
 		}
 	}
 }
 
-// kill ends a process and waits until it has.
-func kill(pid int) error {
-	fd, err := unix.PidfdOpen(pid, 0)
-	if err == unix.ESRCH || err == unix.EINVAL { // gone, or a thread
-		return nil
+// killAll ends processes and waits until they have. One that cgroup v1 has frozen takes the signal when it is
+// thawed, before it does anything else.
+func killAll(m cgroups.Manager, pids []int) error {
+	var fds []int
+	defer func() {
+		for _, fd := range fds {
+			_ = unix.Close(fd)
+		}
+	}()
+	for _, pid := range pids {
+		fd, err := unix.PidfdOpen(pid, 0)
+		if err == unix.ESRCH || err == unix.EINVAL { // gone, or a thread
+			continue
+		}
+		if err != nil {
+			return fmt.Errorf("pidfd_open: %w", err)
+		}
+		err = unix.PidfdSendSignal(fd, unix.SIGKILL, nil, 0)
+		if len(fds) < killBatch {
+			fds = append(fds, fd)
+		} else {
+			_ = unix.Close(fd)
+		}
+		if err != nil && err != unix.ESRCH {
+			return fmt.Errorf("pidfd_send_signal: %w", err)
+		}
 	}
-	if err != nil {
-		return fmt.Errorf("pidfd_open: %w", err)
+	if err := thaw(m); err != nil {
+		return err
 	}
-	defer unix.Close(fd)
-	if err := unix.PidfdSendSignal(fd, unix.SIGKILL, nil, 0); err != nil && err != unix.ESRCH {
-		return fmt.Errorf("pidfd_send_signal: %w", err)
+	for _, fd := range fds {
+		if err := waitPidfd(fd, killTimeout); err != nil {
+			return err
+		}
 	}
-	return waitPidfd(fd, killTimeout)
+	return nil
 }
+
+// killBatch is for how many of the processes Kill waits at a time.
+const killBatch = 64
 
 // killTimeout is how long a killed process may take to end. One that takes longer hangs in the kernel.
 const killTimeout = 10 * time.Second
@@ -138,4 +155,83 @@ func RemoveCgroup(id string) error {
 		return fmt.Errorf("remove cgroup: %w", err)
 	}
 	return nil
+}
+
+// Freeze stops all processes of a sandbox, the agent too, until Thaw or Kill.
+func Freeze(id string) error {
+	m, err := cgroup(id)
+	if err != nil {
+		return err
+	}
+	if err := m.Freeze(cgroups.Frozen); err != nil {
+		return fmt.Errorf("freeze: %w", err)
+	}
+	return nil
+}
+
+// Thaw lets the processes of a sandbox go on.
+func Thaw(id string) error {
+	m, err := cgroup(id)
+	if err != nil {
+		return err
+	}
+	return thaw(m)
+}
+
+func thaw(m cgroups.Manager) error {
+	if state, err := m.GetFreezerState(); err != nil || state != cgroups.Frozen {
+		return nil // it has no cgroup any more, or nothing to thaw
+	}
+	if err := m.Freeze(cgroups.Thawed); err != nil {
+		return fmt.Errorf("thaw: %w", err)
+	}
+	return nil
+}
+
+// Frozen tells whether a sandbox's processes are stopped by Freeze.
+func Frozen(id string) (bool, error) {
+	m, err := cgroup(id)
+	if err != nil {
+		return false, err
+	}
+	state, err := m.GetFreezerState()
+	return state == cgroups.Frozen, err
+}
+
+// ReadUsage reads what a sandbox takes, and has taken, of the host.
+func ReadUsage(id string) (Usage, error) {
+	m, err := cgroup(id)
+	if err != nil {
+		return Usage{}, err
+	}
+	s, err := m.GetStats()
+	if err != nil {
+		return Usage{}, fmt.Errorf("read cgroup: %w", err)
+	}
+	u := Usage{
+		CPU:        time.Duration(s.CpuStats.CpuUsage.TotalUsage),
+		Throttled:  time.Duration(s.CpuStats.ThrottlingData.ThrottledTime),
+		Memory:     int64(s.MemoryStats.Usage.Usage),
+		MemoryPeak: int64(s.MemoryStats.Usage.MaxUsage),
+		Processes:  int(s.PidsStats.Current),
+	}
+	u.OOMKills, err = OOMKills(id)
+	if err == nil {
+		u.ProcessesRefused, err = processesRefused(m)
+	}
+	return u, err
+}
+
+// processesRefused reads how often a fork was refused for the limit on processes, which both versions have
+// in the same file.
+func processesRefused(m cgroups.Manager) (uint64, error) {
+	data, err := cgroups.ReadFile(m.Path("pids"), "pids.events")
+	if errors.Is(err, fs.ErrNotExist) {
+		return 0, nil
+	}
+	var n uint64
+	if err == nil {
+		_, err = fmt.Sscanf(data, "max %d", &n)
+	}
+	return n, err
 }

@@ -11,7 +11,10 @@
 // created.
 package container
 
-import "os"
+import (
+	"os"
+	"time"
+)
 
 // IDs is how many user ids, and how many group ids, a sandbox has.
 const IDs = 1 << 16
@@ -27,6 +30,17 @@ type Config struct {
 	CPUs        float64
 	Processes   int64
 	OpenFiles   uint64
+}
+
+// Usage is what a sandbox takes, and has taken, of the host.
+type Usage struct {
+	CPU              time.Duration // of all its processes
+	Throttled        time.Duration // for which the limit on CPU held them up
+	Memory           int64         // bytes, with what of the page cache is charged to it
+	MemoryPeak       int64         // bytes; 0 where the kernel doesn't tell
+	Processes        int           // and threads
+	OOMKills         uint64
+	ProcessesRefused uint64 // forks for which the limit on processes left no room
 }
 
 // Idle is the argument that has the agent do nothing.

@@ -24,3 +24,7 @@ func SetMemory(string, int64) error                                    { return 
 func OOMKills(string) (uint64, error)                                  { return 0, Supported() }
 func Kill(string) error                                                { return Supported() }
 func RemoveCgroup(string) error                                        { return Supported() }
+func Freeze(string) error                                              { return Supported() }
+func Thaw(string) error                                                { return Supported() }
+func Frozen(string) (bool, error)                                      { return false, Supported() }
+func ReadUsage(string) (Usage, error)                                  { return Usage{}, Supported() }

@@ -75,7 +75,12 @@ func (c *Conn) Close() error { return c.f.Close() }
 
 // Send sends one message with descriptors, which stay the caller's. It waits while the other end's
 // queue is full.
-func (c *Conn) Send(b []byte, fds ...int) error {
+func (c *Conn) Send(b []byte, fds ...int) error { return c.send(true, b, fds) }
+
+// TrySend is Send, but fails if it would have to wait.
+func (c *Conn) TrySend(b []byte) error { return c.send(false, b, nil) }
+
+func (c *Conn) send(wait bool, b []byte, fds []int) error {
 	if len(b) > MaxMessage || len(fds) > MaxFiles {
 		return ErrMessage
 	}
@@ -86,7 +91,7 @@ func (c *Conn) Send(b []byte, fds ...int) error {
 	var err error
 	werr := c.rc.Write(func(fd uintptr) bool {
 		err = ignoringEINTR(func() error { return unix.Sendmsg(int(fd), b, oob, nil, unix.MSG_NOSIGNAL) })
-		return err != unix.EAGAIN
+		return err != unix.EAGAIN || !wait
 	})
 	if werr != nil {
 		return werr

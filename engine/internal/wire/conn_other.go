@@ -14,6 +14,7 @@ func Dial(*os.File, string) (*Conn, error)       { return nil, errors.ErrUnsuppo
 func Listen(*os.File, string) (*os.File, error)  { return nil, errors.ErrUnsupported }
 func (*Conn) Close() error                       { return errors.ErrUnsupported }
 func (*Conn) Send([]byte, ...int) error          { return errors.ErrUnsupported }
+func (*Conn) TrySend([]byte) error               { return errors.ErrUnsupported }
 func (*Conn) Recv([]byte) ([]byte, []int, error) { return nil, nil, errors.ErrUnsupported }
 func CloseAll([]int)                             {}
 func Spill([]byte) (*os.File, error)             { return nil, errors.ErrUnsupported }

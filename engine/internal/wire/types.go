@@ -29,15 +29,16 @@ func ReadConfig(r *Reader) Config {
 
 // Info is what an agent tells each handle.
 type Info struct {
-	Dir string   // where relative names start
-	Env []string // what a command gets that names none
+	Dir   string   // where relative names start
+	Env   []string // what a command gets that names none
+	Epoch uint8    // of what the handle sends from now on
 }
 
 // Put adds i to m.
-func (i Info) Put(m *Message) { m.Text(i.Dir).Texts(i.Env) }
+func (i Info) Put(m *Message) { m.Text(i.Dir).Texts(i.Env).Uint(uint64(i.Epoch)) }
 
 // ReadInfo reads what Put added.
-func ReadInfo(r *Reader) Info { return Info{Dir: r.Text(), Env: r.Texts()} }
+func ReadInfo(r *Reader) Info { return Info{Dir: r.Text(), Env: r.Texts(), Epoch: uint8(r.Uint())} }
 
 // Command is a command to start.
 type Command struct {

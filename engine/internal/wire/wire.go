@@ -1,8 +1,8 @@
 // Package wire is the protocol between a host and the agent in a sandbox: messages of
 // bounded size on a unix SEQPACKET socket, some of them with descriptors.
 //
-// A message is an operation (one byte), the number of the request it belongs to (four bytes, little
-// endian) and fields: unsigned varints, and strings that carry their length. A request is answered by
+// A message is an operation (one byte), its epoch (one byte), the number of the request it belongs to (four
+// bytes, little endian) and fields: unsigned varints, and strings that carry their length. A request is answered by
 // one OpReply with its number; OpExit follows later for a command that was started. Both ends take the
 // other for hostile: a message that can't be read ends the connection, and nothing is allocated on the
 // word of a length alone.
@@ -22,7 +22,7 @@ const (
 	// MaxFiles is how many descriptors a message may carry.
 	MaxFiles = 8
 
-	headerSize = 5
+	headerSize = 6
 )
 
 // Op says what a message asks or tells.
@@ -56,6 +56,11 @@ const (
 	OpSymlink   // target, name
 	OpChmod     // name, mode
 	OpChown     // name, uid, gid
+
+	OpPause   // begins another epoch; the sandbox may be frozen after the answer
+	OpPaused  // to each handle: what it sent and got no answer to is not done
+	OpResume  // ns until the deadline, 0: none; the sandbox has been thawed
+	OpResumed // to each handle: epoch, of what it sends from now on
 )
 
 // ErrMessage means that the other end sent what is no message of this protocol.
@@ -66,9 +71,19 @@ type Message struct{ b []byte }
 
 // New begins a message in buf, which may be nil.
 func New(buf []byte, op Op, id uint32) *Message {
-	b := append(buf[:0], byte(op))
+	b := append(buf[:0], byte(op), 0)
 	return &Message{binary.LittleEndian.AppendUint32(b, id)}
 }
+
+// In sets the message's epoch, which is 0 otherwise. The agent ignores requests of an epoch that is over: those
+// that a handle sent before it heard that the sandbox is paused.
+func (m *Message) In(epoch uint8) *Message {
+	m.b[1] = epoch
+	return m
+}
+
+// Epoch is the epoch of a message that Read has read.
+func Epoch(b []byte) uint8 { return b[1] }
 
 // Bytes is the encoded message.
 func (m *Message) Bytes() []byte { return m.b }
@@ -120,7 +135,7 @@ func Read(b []byte) (op Op, id uint32, r *Reader, err error) {
 	if len(b) < headerSize {
 		return 0, 0, nil, ErrMessage
 	}
-	return Op(b[0]), binary.LittleEndian.Uint32(b[1:]), &Reader{b: b[headerSize:]}, nil
+	return Op(b[0]), binary.LittleEndian.Uint32(b[2:]), &Reader{b: b[headerSize:]}, nil
 }
 
 // Err is ErrMessage if a field was missing.

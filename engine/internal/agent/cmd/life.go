@@ -16,8 +16,9 @@ type life struct {
 	timer *os.File // a timerfd on CLOCK_BOOTTIME, which goes on while the host sleeps
 	fd    int      // timer's
 
-	mu   sync.Mutex
-	rule *lease.Lifetime
+	mu        sync.Mutex
+	rule      *lease.Lifetime
+	suspended bool // while the sandbox is paused the host sees to its end
 }
 
 func newLife() (*life, error) {
@@ -67,6 +68,27 @@ func (l *life) release(done func(ended bool)) {
 		os.Exit(exitEnded)
 	}
 	l.armLocked()
+}
+
+// suspend keeps the lease from ending until resume.
+func (l *life) suspend() {
+	l.change(func(now time.Duration, rule *lease.Lifetime) {
+		if !l.suspended {
+			l.suspended = true
+			rule.Hold(now)
+		}
+	})
+}
+
+// resume sets the deadline to what it has become, 0 for none, and lets the lease go on.
+func (l *life) resume(remaining time.Duration) {
+	l.change(func(now time.Duration, rule *lease.Lifetime) {
+		if l.suspended {
+			l.suspended = false
+			rule.KeepAlive(now, remaining)
+			rule.Release(now)
+		}
+	})
 }
 
 // armLocked sets the timer to the lease's end.

@@ -29,8 +29,14 @@ type server struct {
 	life  *life
 	procs *procs
 
+	// gate is read-locked while a request is under way, and locked for the moment that begins a pause.
+	gate  sync.RWMutex
+	epoch uint8 // guarded by gate
+
 	mu     sync.Mutex
 	config *settings // nil: fresh
+	conns  map[*conn]struct{}
+	fresh  int // of conns, those that have not asked for anything yet
 }
 
 // settings is what the sandbox was configured with; it doesn't change.
@@ -82,16 +88,31 @@ func (s *server) listen(fd int) {
 			continue
 		}
 		go func() {
-			c := &conn{server: s, w: w, slow: make(chan struct{}, maxSlow), commands: map[uint32]*command{}}
-			c.serve()
+			s.add(w).serve()
 			<-conns
 		}()
 	}
 }
 
+// add makes a connection of a socket, which it takes.
+func (s *server) add(w *wire.Conn) *conn {
+	c := &conn{server: s, w: w, slow: make(chan struct{}, maxSlow), commands: map[uint32]*command{}}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.conns[c] = struct{}{}
+	s.fresh++
+	return c
+}
+
 // serve answers requests until the other end is gone or sends what is none.
 func (c *conn) serve() {
 	defer c.close()
+	known := sync.OnceFunc(func() {
+		c.server.mu.Lock()
+		defer c.server.mu.Unlock()
+		c.fresh--
+	})
+	defer known()
 	buf := make([]byte, wire.MaxMessage)
 	for {
 		b, fds, err := c.w.Recv(buf)
@@ -103,10 +124,14 @@ func (c *conn) serve() {
 		if err != nil {
 			return
 		}
+		known()
 	}
 }
 
 func (c *conn) close() {
+	c.server.mu.Lock()
+	delete(c.conns, c)
+	c.server.mu.Unlock()
 	held := c.settings != nil
 	c.settings = nil
 	_ = c.w.Close()
@@ -132,6 +157,11 @@ func (c *conn) dispatch(b []byte, fds []int) error {
 		fds = fds[:last]
 	}
 	q := &request{conn: c, op: op, id: id, r: r, fds: fds}
+	if op == wire.OpPause && c.settings != nil {
+		return q.pause()
+	}
+	c.gate.RLock()
+	defer c.gate.RUnlock()
 	switch {
 	case op == wire.OpHold && c.settings == nil:
 		return q.hold()
@@ -139,6 +169,10 @@ func (c *conn) dispatch(b []byte, fds []int) error {
 		return q.status()
 	case c.settings == nil:
 		return wire.ErrMessage
+	case op == wire.OpResume:
+		return q.resume()
+	case wire.Epoch(b) != c.epoch:
+		return nil // the handle has been told that it isn't done
 	}
 	switch op {
 	case wire.OpRelease:
@@ -201,7 +235,7 @@ func (q *request) hold() error {
 	}
 	q.settings = q.config
 	m := q.ok()
-	wire.Info{Dir: q.config.dir, Env: q.config.env}.Put(m)
+	wire.Info{Dir: q.config.dir, Env: q.config.env, Epoch: q.epoch}.Put(m)
 	return q.send(m)
 }
 

@@ -1,0 +1,198 @@
+package engine
+
+import (
+	"context"
+	"errors"
+	"io/fs"
+	"time"
+
+	"github.com/nestbox/nestbox/engine/internal/agent"
+	"github.com/nestbox/nestbox/engine/internal/container"
+	"github.com/nestbox/nestbox/engine/internal/wire"
+	"github.com/nestbox/nestbox/lease"
+)
+
+// While a sandbox is paused its agent is frozen too. Handles then hold it by their locks alone, and its end is up
+// to the engines: to the one that closes the last handle, to any that reaps, or to the next Open.
+
+// holdPatience is how long an agent may take to answer before it is worth a look whether it is frozen.
+const holdPatience = 50 * time.Millisecond
+
+// Pause stops all processes of the sandbox until Resume, or Kill. Meanwhile commands and files, of any handle, are
+// ErrPaused at once, and so is what was under way; a RemoveAll that has begun goes on after Resume. The deadline
+// goes on, and can be changed. A handle closes as ever, and Reconnect opens one that waits for Resume. Pausing a
+// paused sandbox is a no-op.
+func (s *Sandbox) Pause(ctx context.Context) error {
+	return opError("pause", s.id, s.locked(ctx, s.pause))
+}
+
+// Resume lets the processes of a paused sandbox go on. Resuming one that runs is a no-op.
+func (s *Sandbox) Resume(ctx context.Context) error {
+	return opError("resume", s.id, s.locked(ctx, s.resume))
+}
+
+// locked calls f, which others then don't do at the same time.
+func (s *Sandbox) locked(ctx context.Context, f func(context.Context) error) error {
+	if err := s.usable(); err != nil {
+		return err
+	}
+	if err := context.Cause(ctx); err != nil {
+		return err
+	}
+	unlock, err := s.e.state.lockFacts(s.id)
+	if errors.Is(err, fs.ErrNotExist) {
+		return ErrEnded
+	}
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	return f(ctx)
+}
+
+func (s *Sandbox) pause(ctx context.Context) (err error) {
+	frozen, err := container.Frozen(s.id)
+	if frozen || err != nil {
+		return err
+	}
+	defer func() {
+		if err != nil { // as it was, whatever that takes
+			err = errors.Join(err, s.resume(context.WithoutCancel(ctx)))
+		}
+	}()
+	if err := s.setPaused(ctx, true); err != nil {
+		return err
+	}
+	if err := s.client.Pause(ctx); err != nil {
+		return err
+	}
+	if err := container.Freeze(s.id); err != nil {
+		return err
+	}
+	s.e.emit(lease.Event{Kind: lease.EventPaused, ID: s.id})
+	return nil
+}
+
+// setPaused has it remembered that the sandbox is, or may be, paused.
+func (s *Sandbox) setPaused(ctx context.Context, paused bool) error {
+	state := lease.Running
+	if paused {
+		state = lease.Paused
+	}
+	if err := s.e.state.changeFacts(s.id, func(f *facts) { f.Paused = paused }); err != nil {
+		return err
+	}
+	return s.e.remembered(ctx, s.id, func() error { return s.e.table.SetState(ctx, s.id, state) })
+}
+
+func (s *Sandbox) resume(ctx context.Context) error {
+	f, err := s.e.state.readFacts(s.id)
+	if err != nil || !f.Paused {
+		return err
+	}
+	if err := container.Thaw(s.id); err != nil {
+		return err
+	}
+	if err := s.hold.wait(ctx); err != nil {
+		return err
+	}
+	l, err := s.e.lease(ctx, s.id)
+	if err != nil {
+		return err
+	}
+	if err := s.client.Resume(ctx, max(0, time.Until(l.ExpiresAt))); err != nil {
+		return err
+	}
+	if err := s.setPaused(ctx, false); err != nil {
+		return err
+	}
+	s.e.emit(lease.Event{Kind: lease.EventResumed, ID: s.id, ExpiresAt: l.ExpiresAt})
+	return nil
+}
+
+// settle ends a pause that was cut off when it began or ended.
+func (s *Sandbox) settle(ctx context.Context) error {
+	return s.locked(ctx, func(ctx context.Context) error {
+		frozen, err := container.Frozen(s.id)
+		if frozen || err != nil {
+			return err
+		}
+		return s.resume(ctx)
+	})
+}
+
+// holding is a request to hold a sandbox, which a frozen agent answers when it is thawed.
+type holding struct {
+	done chan struct{}
+	info wire.Info // once done is closed, and err is nil
+	err  error
+}
+
+// beginHold asks the agent to make a connection a handle.
+func beginHold(client *agent.Client) *holding {
+	h := &holding{done: make(chan struct{})}
+	go func() { // ends with the connection at the latest
+		defer close(h.done)
+		h.info, h.err = client.Hold(context.Background(), nil)
+	}()
+	return h
+}
+
+// held is a holding that is done.
+func held(info wire.Info) *holding {
+	h := &holding{done: make(chan struct{}), info: info}
+	close(h.done)
+	return h
+}
+
+// info is what the agent told the handle, and nothing before a pause that it was opened in has ended.
+func (s *Sandbox) info() wire.Info {
+	select {
+	case <-s.hold.done:
+		return s.hold.info
+	default:
+		return wire.Info{}
+	}
+}
+
+func (h *holding) wait(ctx context.Context) error {
+	select {
+	case <-h.done:
+		return h.err
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+}
+
+// patiently waits for the agent of a sandbox. It is ErrPaused when the sandbox turns out to be frozen.
+func (h *holding) patiently(ctx context.Context, id string) error {
+	for {
+		patience, cancel := context.WithTimeoutCause(ctx, holdPatience, errImpatient)
+		err := h.wait(patience)
+		cancel()
+		if !errors.Is(err, errImpatient) {
+			return err
+		}
+		if frozen, ferr := container.Frozen(id); frozen || ferr != nil {
+			return errors.Join(ErrPaused, ferr)
+		}
+	}
+}
+
+var errImpatient = errors.New("the agent does not answer")
+
+// closeOutside gives up a handle whose agent is frozen, or does not answer. If it was the last, and no time is left,
+// that ends the sandbox; how is returned. Else the engines that reap do so in time.
+func (s *Sandbox) closeOutside(ctx context.Context) (how lease.EndReason, err error) {
+	s.client.Close(ErrClosed)
+	free, err := s.e.state.unheld(s.dir)
+	if !free || err != nil {
+		return "", err
+	}
+	l, err := s.e.lease(ctx, s.id)
+	if err != nil || l.Grace > 0 || time.Now().Before(l.ExpiresAt) {
+		return "", err
+	}
+	l, err = s.e.finish(ctx, s.id, lease.Closed)
+	return l.EndReason, err
+}
