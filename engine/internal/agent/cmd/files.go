@@ -4,6 +4,9 @@ package main
 
 import (
 	"os"
+	"strconv"
+	"strings"
+	"syscall"
 	"unsafe"
 
 	"github.com/nestbox/nestbox/engine/internal/wire"
@@ -43,12 +46,7 @@ func (q *request) file() error {
 	if q.op != wire.OpRemoveAll {
 		return answer()
 	}
-	q.slow <- struct{}{}
-	go func() {
-		_ = answer()
-		<-q.slow
-	}()
-	return nil
+	return q.slow(answer)
 }
 
 // call reads the fields of a request that answers with nothing but its error.
@@ -120,12 +118,38 @@ func (q *request) open() error {
 	if t := st.Mode & unix.S_IFMT; t != unix.S_IFREG && t != unix.S_IFDIR {
 		return q.fail(unix.EINVAL, "")
 	}
+	if errno := checkProc(fd, flags); errno != 0 {
+		return q.fail(errno, "")
+	}
 	if _, err := unix.FcntlInt(uintptr(fd), unix.F_SETFL, flags&^unix.O_NONBLOCK); err != nil {
 		return q.fail(errnoOf(err), "")
 	}
 	m := q.ok()
 	st.Put(m)
 	return q.send(m, fd)
+}
+
+// checkProc refuses what of proc(5) is the agent's own, which a link of the guest's may lead to, and every write: the
+// kernel would take it for the host's.
+func checkProc(fd, flags int) syscall.Errno {
+	var fs unix.Statfs_t
+	if err := unix.Fstatfs(fd, &fs); err != nil {
+		return errnoOf(err)
+	}
+	if fs.Type != unix.PROC_SUPER_MAGIC {
+		return 0
+	}
+	if flags&unix.O_ACCMODE != unix.O_RDONLY {
+		return unix.EACCES
+	}
+	target, err := os.Readlink("/proc/self/fd/" + strconv.Itoa(fd))
+	if err != nil {
+		return errnoOf(err)
+	}
+	if target == "/proc/1" || strings.HasPrefix(target, "/proc/1/") {
+		return unix.EACCES
+	}
+	return 0
 }
 
 // readDir lists as much of the directory that is sent along as fits into a message. Where it goes on is

@@ -27,7 +27,7 @@ func (q *request) pause() error {
 	}
 	defer q.gate.Unlock()
 	q.life.suspend()
-	q.epoch++
+	q.server.epoch++
 	q.tell(wire.New(nil, wire.OpPaused, 0))
 	return q.send(q.ok())
 }
@@ -41,7 +41,7 @@ func (q *request) resume() error {
 	}
 	within(freshTimeout, q.noneFresh)
 	q.life.resume(remaining)
-	q.tell(wire.New(nil, wire.OpResumed, 0).Uint(uint64(q.epoch)))
+	q.tell(wire.New(nil, wire.OpResumed, 0).Uint(uint64(q.server.epoch)))
 	return q.send(q.ok())
 }
 

@@ -17,16 +17,27 @@ import (
 // maxScore is the largest oom_score_adj, see proc_pid_oom_score_adj(5).
 const maxScore = 1000
 
+// execTimeout is how long a command may take between fork(2) and execve(2). A guest can stop it there, or keep
+// its program from being executed by a lease, see fcntl(2), and no other command can be started meanwhile.
+const execTimeout = 3 * time.Second
+
 // procs starts commands and reaps every process that ends in the sandbox.
 type procs struct {
 	null *os.File
+	comm string // what the agent's threads are called, and its children until they execute a program
+
+	// starts is read-locked while a command starts. Then its process must not be waited for by anybody else, and
+	// so no process that isn't known.
+	starts  sync.RWMutex
+	orphans chan struct{} // there may be some to reap when no command starts
+
+	mu       sync.Mutex
+	running  map[int]*command // by pid, until they are reaped
+	starting int
 	// score is the agent's oom_score_adj, which a command inherits at its start. It is raised for that
 	// moment, so that the kernel ends commands before it ends the agent.
 	score              *os.File
 	ownScore, cmdScore []byte
-
-	mu      sync.Mutex
-	running map[int]*command // by pid, until they are reaped
 }
 
 // command is a process that a handle started.
@@ -55,8 +66,14 @@ func newProcs(null *os.File) (*procs, error) {
 	if err != nil {
 		return nil, err
 	}
+	comm, err := os.ReadFile("/proc/self/comm")
+	if err != nil {
+		return nil, err
+	}
 	return &procs{
 		null:     null,
+		comm:     strings.TrimSpace(string(comm)),
+		orphans:  make(chan struct{}, 1),
 		score:    f,
 		ownScore: strconv.AppendInt(nil, int64(own), 10),
 		cmdScore: strconv.AppendInt(nil, int64(min(own+500, maxScore)), 10),
@@ -84,18 +101,64 @@ func (p *procs) start(c wire.Command, fds []int, cred *credential, started func(
 		attr.Sys.Credential = &syscall.Credential{Uid: cred.uid, Gid: cred.gid, Groups: cred.groups}
 	}
 
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	_, _ = p.score.WriteAt(p.cmdScore, 0)
+	p.starts.RLock()
+	defer p.starts.RUnlock()
+	p.countStart(1)
+	stuck := time.AfterFunc(execTimeout, p.killStarting)
 	pid, err := syscall.ForkExec(c.Path, c.Args, attr)
-	_, _ = p.score.WriteAt(p.ownScore, 0)
+	stuck.Stop()
+	p.countStart(-1)
 	if err != nil {
 		return 0, &startError{wire.StageExec, errnoOf(err)}
 	}
 	cmd := &command{pid: pid, exited: exited}
+	p.mu.Lock()
+	defer p.mu.Unlock()
 	p.running[pid] = cmd
 	started(cmd)
 	return pid, nil
+}
+
+// countStart counts the commands that start, and raises the agent's oom_score_adj while there are any.
+func (p *procs) countStart(n int) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	before := p.starting
+	p.starting += n
+	switch {
+	case before == 0:
+		_, _ = p.score.WriteAt(p.cmdScore, 0)
+	case p.starting == 0:
+		_, _ = p.score.WriteAt(p.ownScore, 0)
+	}
+}
+
+// killStarting kills the processes that have not executed a program yet. A guest's own that is called like the
+// agent dies with them.
+func (p *procs) killStarting() {
+	entries, err := os.ReadDir("/proc")
+	if err != nil {
+		return
+	}
+	for _, e := range entries {
+		pid, err := strconv.Atoi(e.Name())
+		if err != nil || pid == 1 {
+			continue
+		}
+		data, err := os.ReadFile("/proc/" + e.Name() + "/stat")
+		if err != nil {
+			continue
+		}
+		// pid (comm) state ppid, see proc_pid_stat(5)
+		stat := string(data)
+		open, end := strings.IndexByte(stat, '('), strings.LastIndexByte(stat, ')')
+		if open < 0 || end < open || stat[open+1:end] != p.comm {
+			continue
+		}
+		if f := strings.Fields(stat[end+1:]); len(f) > 1 && f[1] == "1" {
+			_ = unix.Kill(pid, unix.SIGKILL)
+		}
+	}
 }
 
 // signal sends sig to a command's process group, or with 0 asks whether it has been reaped.
@@ -113,21 +176,53 @@ func (p *procs) signal(c *command, sig syscall.Signal, group bool) error {
 
 // reap waits for whatever ends, at each SIGCHLD.
 func (p *procs) reap(children <-chan os.Signal) {
+	go p.reapOrphans()
 	for range children {
-		for p.reapOne() {
+		if p.starts.TryLock() {
+			p.reapAll()
+			p.starts.Unlock()
+			continue
+		}
+		for _, pid := range p.known() {
+			p.reapOne(pid)
+		}
+		select {
+		case p.orphans <- struct{}{}:
+		default:
 		}
 	}
 }
 
-func (p *procs) reapOne() bool {
+// reapOrphans waits, when no command starts, for what reap had to leave.
+func (p *procs) reapOrphans() {
+	for range p.orphans {
+		p.starts.Lock()
+		p.reapAll()
+		p.starts.Unlock()
+	}
+}
+
+func (p *procs) reapAll() {
+	for p.reapOne(-1) {
+	}
+}
+
+// known gives the processes of the commands that run.
+func (p *procs) known() (pids []int) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for pid := range p.running {
+		pids = append(pids, pid)
+	}
+	return pids
+}
+
+// reapOne waits for a process, or with -1 for any, that has ended. It is false if there is none.
+func (p *procs) reapOne(which int) bool {
 	p.mu.Lock()
 	var status unix.WaitStatus
 	var usage unix.Rusage
-	pid, err := unix.Wait4(-1, &status, unix.WNOHANG, &usage)
-	if err == unix.EINTR {
-		p.mu.Unlock()
-		return true
-	}
+	pid, err := unix.Wait4(which, &status, unix.WNOHANG, &usage)
 	if err != nil || pid <= 0 {
 		p.mu.Unlock()
 		return false
@@ -181,10 +276,11 @@ func lookPath(file string, env []string) (string, *startError) {
 	return "", &startError{wire.StageLookup, unix.ENOENT}
 }
 
-// checkDir tells early, and clearly, why a command couldn't start in dir.
+// checkDir tells early, and clearly, why a command couldn't start in dir. To open what is below it takes the right
+// that chdir(2) does.
 func checkDir(dir string, cred *credential) syscall.Errno {
 	return errnoOf(cred.do(func() error {
-		fd, err := unix.Open(dir, unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+		fd, err := unix.Open(dir+"/.", unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
 		if err == nil {
 			_ = unix.Close(fd)
 		}

@@ -18,8 +18,8 @@ import (
 const (
 	// maxConns is how many connections the agent serves at a time.
 	maxConns = 1024
-	// maxSlow is how many requests that may take long a connection has under way.
-	maxSlow = 64
+	// maxAside is how many requests that may take long a connection has under way.
+	maxAside = 4096
 
 	defaultPath = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 )
@@ -51,8 +51,8 @@ type settings struct {
 type conn struct {
 	*server
 	w        *wire.Conn
-	settings *settings // nil: not a handle
-	slow     chan struct{}
+	settings *settings     // nil: not a handle
+	aside    chan struct{} // has an element for each request under way that may take long
 
 	mu       sync.Mutex
 	commands map[uint32]*command // by the number of the request that started them
@@ -96,7 +96,7 @@ func (s *server) listen(fd int) {
 
 // add makes a connection of a socket, which it takes.
 func (s *server) add(w *wire.Conn) *conn {
-	c := &conn{server: s, w: w, slow: make(chan struct{}, maxSlow), commands: map[uint32]*command{}}
+	c := &conn{server: s, w: w, aside: make(chan struct{}, maxAside), commands: map[uint32]*command{}}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.conns[c] = struct{}{}
@@ -119,9 +119,7 @@ func (c *conn) serve() {
 		if err != nil {
 			return
 		}
-		err = c.dispatch(b, fds)
-		wire.CloseAll(fds)
-		if err != nil {
+		if c.dispatch(b, fds) != nil {
 			return
 		}
 		known()
@@ -140,23 +138,27 @@ func (c *conn) close() {
 	}
 }
 
-// dispatch answers one request. It borrows b and fds. Its error means that the connection is of no use.
+// dispatch answers one request. It borrows b and takes fds. Its error means that the connection is of no use.
 func (c *conn) dispatch(b []byte, fds []int) error {
-	op, id, r, err := wire.Read(b)
-	if err != nil {
+	q := &request{conn: c, fds: fds}
+	defer q.closeFiles()
+	var err error
+	if q.op, q.id, q.r, err = wire.Read(b); err != nil {
 		return err
 	}
-	if op == wire.OpSpilled && len(fds) > 0 {
+	if q.op == wire.OpSpilled && len(fds) > 0 {
 		last := len(fds) - 1
 		if b, err = wire.Unspill(fds[last]); err != nil {
 			return err
 		}
-		if op, id, r, err = wire.Read(b); err != nil || op == wire.OpSpilled {
+		if q.op, q.id, q.r, err = wire.Read(b); err != nil || q.op == wire.OpSpilled {
 			return wire.ErrMessage
 		}
-		fds = fds[:last]
+		_ = unix.Close(fds[last])
+		q.fds = fds[:last]
 	}
-	q := &request{conn: c, op: op, id: id, r: r, fds: fds}
+	q.epoch = wire.Epoch(b)
+	op := q.op
 	if op == wire.OpPause && c.settings != nil {
 		return q.pause()
 	}
@@ -171,7 +173,7 @@ func (c *conn) dispatch(b []byte, fds []int) error {
 		return wire.ErrMessage
 	case op == wire.OpResume:
 		return q.resume()
-	case wire.Epoch(b) != c.epoch:
+	case q.epoch != c.server.epoch:
 		return nil // the handle has been told that it isn't done
 	}
 	switch op {
@@ -191,10 +193,33 @@ func (c *conn) dispatch(b []byte, fds []int) error {
 // request is a request under way.
 type request struct {
 	*conn
-	op  wire.Op
-	id  uint32
-	r   *wire.Reader
-	fds []int
+	op    wire.Op
+	id    uint32
+	epoch uint8
+	r     *wire.Reader
+	fds   []int // the request's; nil: handed on
+}
+
+func (q *request) closeFiles() {
+	wire.CloseAll(q.fds)
+	q.fds = nil
+}
+
+// slow answers a request aside, for it may take long. f must not read from the request any more.
+func (q *request) slow(f func() error) error {
+	select {
+	case q.aside <- struct{}{}:
+	default:
+		return q.fail(unix.EAGAIN, "")
+	}
+	later := *q
+	q.fds = nil
+	go func() {
+		defer func() { <-later.aside }()
+		defer later.closeFiles()
+		_ = f() // the handle may be gone
+	}()
+	return nil
 }
 
 // ok begins the answer to a request that went well.
@@ -235,7 +260,7 @@ func (q *request) hold() error {
 	}
 	q.settings = q.config
 	m := q.ok()
-	wire.Info{Dir: q.config.dir, Env: q.config.env, Epoch: q.epoch}.Put(m)
+	wire.Info{Dir: q.config.dir, Env: q.config.env, Epoch: q.server.epoch}.Put(m)
 	return q.send(m)
 }
 
@@ -305,6 +330,17 @@ func (q *request) start() error {
 		env = append(slices.Clip(env), "PWD="+dir)
 	}
 	cmd.Env, cmd.Dir = env, dir
+	fds := q.fds
+	return q.slow(func() error { return q.startAside(cmd, fds, cred) })
+}
+
+// startAside starts a command, unless a pause has begun meanwhile.
+func (q *request) startAside(cmd wire.Command, fds []int, cred *credential) error {
+	q.gate.RLock()
+	defer q.gate.RUnlock()
+	if q.epoch != q.server.epoch {
+		return nil
+	}
 	c, id := q.conn, q.id
 	started := func(command *command) {
 		c.mu.Lock()
@@ -319,7 +355,7 @@ func (q *request) start() error {
 		e.Put(m)
 		_ = c.w.Send(m.Bytes()) // the handle may be gone
 	}
-	pid, serr := q.procs.start(cmd, q.fds, cred, started, exited)
+	pid, serr := q.procs.start(cmd, fds, cred, started, exited)
 	if serr != nil {
 		return q.fail(serr.errno, serr.stage)
 	}
