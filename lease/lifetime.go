@@ -5,9 +5,9 @@ import "time"
 // Lifetime applies the lifetime rule to one sandbox: it lives while it is held, and after that until
 // both its deadline and its grace time have passed.
 //
-// Every method takes the present as a reading of one clock that never goes back, such as
-// CLOCK_BOOTTIME; what its zero is doesn't matter. The zero Lifetime belongs to a sandbox that nobody holds
-// since the clock's zero. A Lifetime is not safe for concurrent use.
+// Every method takes the present as a reading of one clock that is never negative and never goes back, such
+// as CLOCK_BOOTTIME. The zero Lifetime belongs to a sandbox that nobody holds since the clock's zero. A Lifetime
+// is not safe for concurrent use.
 type Lifetime struct {
 	// Grace is how long the sandbox outlives its last handle.
 	Grace time.Duration
@@ -19,7 +19,7 @@ type Lifetime struct {
 }
 
 // NewLifetime is the Lifetime of a sandbox that is yet to be held for the first time, for which it
-// waits.
+// waits: that is its Grace until another is set.
 func NewLifetime(now, wait time.Duration) *Lifetime {
 	return &Lifetime{Grace: wait, released: now}
 }
@@ -43,16 +43,21 @@ func (l *Lifetime) Release(now time.Duration) {
 // Holders is how many handles are open.
 func (l *Lifetime) Holders() int { return l.holders }
 
-// KeepAlive sets the deadline to now + d, also if that is sooner than it was; 0 or less cancels it.
+// KeepAlive sets the deadline to now + d, also if that is sooner than it was; 0 or less cancels it. It does
+// nothing when the sandbox has ended.
 func (l *Lifetime) KeepAlive(now, d time.Duration) {
+	if l.Ended(now) {
+		return
+	}
 	if l.deadline = 0; d > 0 {
 		l.deadline = later(now, d)
 	}
 }
 
-// Extend sets the deadline to now + d if that is later than it was.
+// Extend sets the deadline to now + d if that is later than it was. It does nothing when the sandbox has
+// ended.
 func (l *Lifetime) Extend(now, d time.Duration) {
-	if d > 0 {
+	if d > 0 && !l.Ended(now) {
 		l.deadline = max(l.deadline, later(now, d))
 	}
 }

@@ -147,8 +147,5 @@ func clone(r Record) Record {
 
 // plain is t without its zone and its monotonic reading.
 func plain(t time.Time) time.Time {
-	if t.IsZero() {
-		return time.Time{}
-	}
-	return time.Unix(0, t.UnixNano()).UTC()
+	return t.UTC() // which strips the reading as well
 }

@@ -22,8 +22,8 @@ var (
 	ErrClosed = errors.New("store: closed")
 )
 
-// Record is what is remembered of a sandbox. Times are kept to the nanosecond, without a zone; the zero
-// time is none.
+// Record is what is remembered of a sandbox. Its strings are UTF-8. Times are kept to the nanosecond, without a
+// zone; the zero time is none. Those before 1678 or after 2262 may come back as the first or last between.
 type Record struct {
 	ID        string // sorts by the time of creation
 	Template  string
@@ -41,9 +41,9 @@ type Filter struct {
 	Metadata     map[string]string // all of these
 	States       []string          // one of these; empty: any
 	Template     string            // empty: any
-	CreatedAfter time.Time
-	Before       string // ids that sort before this one; empty: all
-	Limit        int    // at most so many; 0: all
+	CreatedAfter time.Time         // zero: any
+	Before       string            // ids that sort before this one; empty: all
+	Limit        int               // at most so many; 0 or less: all
 }
 
 // Store keeps records. It is safe for concurrent use. A record that is passed in or returned shares nothing
@@ -60,6 +60,6 @@ type Store interface {
 	List(ctx context.Context, f Filter) ([]Record, error)
 	// Prune forgets the records that ended before t and tells how many.
 	Prune(ctx context.Context, t time.Time) (int, error)
-	// Close ends the use of the store. Every other method is ErrClosed then.
+	// Close ends the use of the store; twice is a no-op. Every other method is ErrClosed then.
 	Close() error
 }

@@ -8,10 +8,12 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io/fs"
 	"maps"
+	"math"
 	"net/url"
-	"slices"
-	"strings"
+	"os"
+	"path/filepath"
 	"time"
 
 	"github.com/nestbox/nestbox/store"
@@ -19,45 +21,58 @@ import (
 	sqlite3 "modernc.org/sqlite/lib"
 )
 
-// version is the schema's, in SQLite's user_version.
-const version = 1
+// What SQLite's application_id and user_version say in a file of ours: whose it is, and the schema's version.
+const (
+	application = 0x6e657374 // "nest"
+	version     = 1
+)
 
-// The records, and their metadata once more by key and value, to be found by. Times are ns since 1970, 0 none.
+// wait is how long is waited for another process's lock.
+const wait = 10 * time.Second
+
+// The records, and their metadata once more by key and value, to be found by. Times are ns since 1970, null none.
 const schema = `
-CREATE TABLE IF NOT EXISTS records (
+CREATE TABLE records (
 	id       TEXT PRIMARY KEY,
 	template TEXT NOT NULL,
 	metadata TEXT NOT NULL,
 	state    TEXT NOT NULL,
-	created  INTEGER NOT NULL,
-	expires  INTEGER NOT NULL,
+	created  INTEGER,
+	expires  INTEGER,
 	grace    INTEGER NOT NULL,
-	ended    INTEGER NOT NULL,
+	ended    INTEGER,
 	reason   TEXT NOT NULL
 ) WITHOUT ROWID;
-CREATE INDEX IF NOT EXISTS records_by_state ON records (state, id);
-CREATE INDEX IF NOT EXISTS records_by_end ON records (ended) WHERE ended > 0;
-CREATE TABLE IF NOT EXISTS metadata (
+CREATE INDEX records_by_state ON records (state, id);
+CREATE INDEX records_by_end ON records (ended) WHERE ended IS NOT NULL;
+CREATE TABLE metadata (
 	key   TEXT NOT NULL,
 	value TEXT NOT NULL,
 	id    TEXT NOT NULL,
 	PRIMARY KEY (key, value, id)
 ) WITHOUT ROWID;
-CREATE INDEX IF NOT EXISTS metadata_by_id ON metadata (id);
+CREATE INDEX metadata_by_id ON metadata (id);
 `
 
 const columns = "id, template, metadata, state, created, expires, grace, ended, reason"
 
 // Store is a store.Store in a file.
-type Store struct{ db *sql.DB }
+type Store struct {
+	db      *sql.DB
+	writing chan struct{} // full while there is a writer: the next one waits without a connection
+}
 
 var _ store.Store = (*Store)(nil)
 
 // Open opens the file at path, and makes it if it isn't there. Its error is store.ErrCorrupt if the file is
 // no store, or was damaged. What is written outlives a crash of the process, not always one of the machine.
 func Open(path string) (*Store, error) {
+	path, err := filepath.Abs(path) // else SQLite has its own idea of "", ":memory:" and "//"
+	if err != nil {
+		return nil, fmt.Errorf("open store: %w", err)
+	}
 	options := url.Values{
-		"_pragma": {"busy_timeout(10000)", "journal_mode(WAL)", "synchronous(NORMAL)"},
+		"_pragma": {fmt.Sprintf("busy_timeout(%d)", wait.Milliseconds()), "synchronous(NORMAL)"},
 		"_txlock": {"immediate"},
 	}
 	db, err := sql.Open("sqlite", "file:"+(&url.URL{Path: path}).EscapedPath()+"?"+options.Encode())
@@ -65,45 +80,99 @@ func Open(path string) (*Store, error) {
 		return nil, fmt.Errorf("open store: %w", err)
 	}
 	db.SetMaxOpenConns(2) // one can read while the other writes
-	if err := migrate(db); err != nil {
-		return nil, errors.Join(fmt.Errorf("open store %s: %w", path, err), db.Close())
+	s := &Store{db, make(chan struct{}, 1)}
+	if err := s.migrate(context.Background()); err != nil {
+		return nil, errors.Join(fmt.Errorf("open store %s: %w", path, reason(path, err)), db.Close())
 	}
-	return &Store{db}, nil
+	return s, nil
 }
 
-func migrate(db *sql.DB) error {
-	var have int
-	if err := db.QueryRow("PRAGMA user_version").Scan(&have); err != nil {
+// reason is err, or why no file can be made next to path, if that is what SQLite's "unable to open" may mean.
+func reason(path string, err error) error {
+	if code(err) != sqlite3.SQLITE_CANTOPEN {
+		return err
+	}
+	f, ferr := os.CreateTemp(filepath.Dir(path), ".store-*")
+	if ferr == nil {
+		return errors.Join(err, f.Close(), os.Remove(f.Name()))
+	}
+	var perr *fs.PathError
+	if errors.As(ferr, &perr) {
+		return perr.Err
+	}
+	return err
+}
+
+// useWAL has the file written by way of a log. That a file says for itself, so only the first to open it needs
+// its lock, but SQLite doesn't wait for this one.
+func (s *Store) useWAL(ctx context.Context) error {
+	for start := time.Now(); ; time.Sleep(time.Millisecond) {
+		_, err := s.db.ExecContext(ctx, "PRAGMA journal_mode = WAL")
+		if code(err) != sqlite3.SQLITE_BUSY || time.Since(start) > wait {
+			return err
+		}
+	}
+}
+
+// migrate makes the schema where there is none.
+func (s *Store) migrate(ctx context.Context) error {
+	empty, err := check(ctx, s.db)
+	if err == nil {
+		err = s.useWAL(ctx)
+	}
+	if err != nil || !empty {
 		return known(err)
 	}
-	switch {
-	case have == version:
-		return nil
-	case have > version:
-		return fmt.Errorf("its version is %d, and this program knows up to %d: use a newer one", have, version)
+	return s.change(ctx, func(tx *sql.Tx) error {
+		if empty, err := check(ctx, tx); err != nil || !empty { // another process was faster
+			return err
+		}
+		_, err := tx.ExecContext(ctx, fmt.Sprintf("%s PRAGMA application_id = %d; PRAGMA user_version = %d", schema, application, version))
+		return err
+	})
+}
+
+// check tells whether a database is empty. It fails if it is neither that nor a store that we know.
+func check(ctx context.Context, db interface {
+	QueryRowContext(context.Context, string, ...any) *sql.Row
+}) (empty bool, err error) {
+	var app, have, tables int
+	row := db.QueryRowContext(ctx, "SELECT application_id, user_version, (SELECT count(*) FROM sqlite_schema) FROM pragma_application_id, pragma_user_version")
+	if err := row.Scan(&app, &have, &tables); err != nil {
+		return false, err
 	}
-	_, err := db.Exec(fmt.Sprintf("BEGIN IMMEDIATE; %s PRAGMA user_version = %d; COMMIT", schema, version))
-	return known(err)
+	switch {
+	case app == 0 && have == 0 && tables == 0:
+		return true, nil
+	case app != application:
+		return false, fmt.Errorf("%w: the database is another program's", store.ErrCorrupt)
+	case have > version:
+		return false, fmt.Errorf("its version is %d, and this program knows up to %d: use a newer one", have, version)
+	}
+	return false, nil
 }
 
 // known is err with package store's errors for those of SQLite.
 func known(err error) error {
-	if errors.Is(err, sql.ErrNoRows) {
-		return store.ErrNotFound
-	}
 	if err != nil && err.Error() == "sql: database is closed" { // database/sql has no name for it
 		return store.ErrClosed
 	}
-	var serr *sqlite.Error
-	if errors.As(err, &serr) {
-		switch serr.Code() & 0xff {
-		case sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB:
-			return fmt.Errorf("%w: %v", store.ErrCorrupt, err)
-		case sqlite3.SQLITE_CONSTRAINT:
-			return store.ErrExists
-		}
+	switch code(err) {
+	case sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB:
+		return fmt.Errorf("%w: %v", store.ErrCorrupt, err)
+	case sqlite3.SQLITE_CONSTRAINT:
+		return store.ErrExists
 	}
 	return err
+}
+
+// code is SQLite's code for an error, or SQLITE_OK for those that aren't SQLite's.
+func code(err error) int {
+	var serr *sqlite.Error
+	if !errors.As(err, &serr) {
+		return sqlite3.SQLITE_OK
+	}
+	return serr.Code() & 0xff
 }
 
 // Close implements store.Store.
@@ -111,15 +180,24 @@ func (s *Store) Close() error { return s.db.Close() }
 
 // change runs f in a transaction.
 func (s *Store) change(ctx context.Context, f func(*sql.Tx) error) error {
+	select {
+	case s.writing <- struct{}{}:
+		defer func() { <-s.writing }()
+	case <-ctx.Done():
+		return ctx.Err()
+	}
 	tx, err := s.db.BeginTx(ctx, nil)
 	if err != nil {
 		return known(err)
 	}
 	defer tx.Rollback() // of no effect after Commit
-	if err := f(tx); err != nil {
-		return known(err)
+	if err = f(tx); err == nil {
+		err = tx.Commit()
 	}
-	return known(tx.Commit())
+	if errors.Is(err, sql.ErrTxDone) { // ctx was, and has rolled it back
+		return ctx.Err()
+	}
+	return known(err)
 }
 
 // Add implements store.Store.
@@ -179,56 +257,10 @@ func (s *Store) Update(ctx context.Context, id string, change func(*store.Record
 	})
 }
 
-// List implements store.Store.
-func (s *Store) List(ctx context.Context, f store.Filter) ([]store.Record, error) {
-	query, args := "SELECT "+columns+" FROM records WHERE 1", []any{}
-	and := func(clause string, values ...any) {
-		query += " AND " + clause
-		args = append(args, values...)
-	}
-	if len(f.States) > 0 {
-		and("state IN (?" + strings.Repeat(",?", len(f.States)-1) + ")")
-		for _, state := range f.States {
-			args = append(args, state)
-		}
-	}
-	for _, k := range slices.Sorted(maps.Keys(f.Metadata)) {
-		and("id IN (SELECT id FROM metadata WHERE key = ? AND value = ?)", k, f.Metadata[k])
-	}
-	if f.Template != "" {
-		and("template = ?", f.Template)
-	}
-	if !f.CreatedAfter.IsZero() {
-		and("created > ?", nanos(f.CreatedAfter))
-	}
-	if f.Before != "" {
-		and("id < ?", f.Before)
-	}
-	query += " ORDER BY id DESC"
-	if f.Limit > 0 {
-		query += " LIMIT ?"
-		args = append(args, f.Limit)
-	}
-	rows, err := s.db.QueryContext(ctx, query, args...)
-	if err != nil {
-		return nil, known(err)
-	}
-	defer rows.Close()
-	var list []store.Record
-	for rows.Next() {
-		r, err := decode(rows)
-		if err != nil {
-			return nil, known(err)
-		}
-		list = append(list, r)
-	}
-	return list, known(rows.Err())
-}
-
 // Prune implements store.Store.
 func (s *Store) Prune(ctx context.Context, t time.Time) (n int, err error) {
 	err = s.change(ctx, func(tx *sql.Tx) error {
-		const old = "ended > 0 AND ended < ?"
+		const old = "ended < ?"
 		if _, err := tx.ExecContext(ctx, "DELETE FROM metadata WHERE id IN (SELECT id FROM records WHERE "+old+")", nanos(t)); err != nil {
 			return err
 		}
@@ -259,8 +291,12 @@ func encode(r store.Record) ([]any, error) {
 // decode reads a record from a row.
 func decode(row interface{ Scan(...any) error }) (r store.Record, err error) {
 	var md string
-	var created, expires, grace, ended int64
-	if err := row.Scan(&r.ID, &r.Template, &md, &r.State, &created, &expires, &grace, &ended, &r.EndReason); err != nil {
+	var created, expires, ended sql.Null[int64]
+	err = row.Scan(&r.ID, &r.Template, &md, &r.State, &created, &expires, &r.Grace, &ended, &r.EndReason)
+	if errors.Is(err, sql.ErrNoRows) {
+		return store.Record{}, store.ErrNotFound
+	}
+	if err != nil {
 		return store.Record{}, err
 	}
 	if md != "{}" {
@@ -269,20 +305,30 @@ func decode(row interface{ Scan(...any) error }) (r store.Record, err error) {
 		}
 	}
 	r.CreatedAt, r.ExpiresAt, r.EndedAt = fromNanos(created), fromNanos(expires), fromNanos(ended)
-	r.Grace = time.Duration(grace)
 	return r, nil
 }
 
-func nanos(t time.Time) int64 {
-	if t.IsZero() {
-		return 0
+// The times that an int64 of nanoseconds can be, in 1677 and 2262.
+var (
+	first = time.Unix(0, math.MinInt64)
+	last  = time.Unix(0, math.MaxInt64)
+)
+
+func nanos(t time.Time) sql.Null[int64] {
+	switch {
+	case t.IsZero():
+		return sql.Null[int64]{}
+	case t.Before(first):
+		t = first
+	case t.After(last):
+		t = last
 	}
-	return t.UnixNano()
+	return sql.Null[int64]{V: t.UnixNano(), Valid: true}
 }
 
-func fromNanos(n int64) time.Time {
-	if n == 0 {
+func fromNanos(n sql.Null[int64]) time.Time {
+	if !n.Valid {
 		return time.Time{}
 	}
-	return time.Unix(0, n).UTC()
+	return time.Unix(0, n.V).UTC()
 }
