@@ -152,9 +152,8 @@ func (c *creation) start(path string) error {
 		UID:         c.facts.UID,
 		CPUs:        max(0, c.limits.CPUs),
 		Processes:   int64(max(0, c.limits.Processes)),
-		OpenFiles:   uint64(max(0, c.limits.OpenFiles)),
 	}
-	p, err := container.Start(cfg, listen, c.e.program, func() error {
+	p, err := container.Start(cfg, ns, listen, c.e.program, func() error {
 		defer stepHook("create mounts")
 		return rootfs.MountTree(path, point, c.tmpl, c.opts.Mounts, ns, c.facts.UID)
 	})
@@ -173,6 +172,7 @@ func (c *creation) hold(ctx context.Context, client *agent.Client) (*Sandbox, er
 		User:      c.opts.User,
 		Dir:       c.opts.Dir,
 		Env:       append(append([]string{}, c.tmpl.Config.Env...), c.opts.Env...),
+		OpenFiles: uint64(max(0, c.limits.OpenFiles)),
 		Grace:     c.opts.Grace,
 		KeepAlive: c.opts.KeepAlive,
 	})

@@ -29,7 +29,6 @@ type Config struct {
 	UID         uint32 // the host's id for the sandbox's root; IDs follow
 	CPUs        float64
 	Processes   int64
-	OpenFiles   uint64
 }
 
 // Usage is what a sandbox takes, and has taken, of the host.

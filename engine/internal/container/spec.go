@@ -65,7 +65,6 @@ func (cfg Config) Spec() *specs.Spec {
 				Effective: capabilities,
 				Permitted: capabilities,
 			},
-			Rlimits: []specs.POSIXRlimit{{Type: "RLIMIT_CORE"}},
 		},
 		Mounts: mounts(cfg.HostNetwork),
 		Linux: &specs.Linux{
@@ -84,10 +83,6 @@ func (cfg Config) Spec() *specs.Spec {
 				{Type: specs.CgroupNamespace},
 			},
 		},
-	}
-	if cfg.OpenFiles > 0 {
-		spec.Process.Rlimits = append(spec.Process.Rlimits,
-			specs.POSIXRlimit{Type: "RLIMIT_NOFILE", Soft: cfg.OpenFiles, Hard: cfg.OpenFiles})
 	}
 	if !cfg.HostNetwork {
 		spec.Linux.Namespaces = append(spec.Linux.Namespaces, specs.LinuxNamespace{Type: specs.NetworkNamespace})

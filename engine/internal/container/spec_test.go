@@ -3,7 +3,6 @@ package container_test
 import (
 	"fmt"
 	"maps"
-	"math"
 	"reflect"
 	"slices"
 	"testing"
@@ -22,7 +21,6 @@ func config() container.Config {
 		UID:       0x2000_0000,
 		CPUs:      1,
 		Processes: 512,
-		OpenFiles: 1024,
 	}
 }
 
@@ -157,16 +155,14 @@ func TestSpecLimits(t *testing.T) {
 		set   func(*container.Config)
 		quota int64 // µs of each 100 ms; 0: no limit
 		pids  int64 // 0: no limit
-		files uint64
 	}{
-		{"as above", func(*container.Config) {}, 100_000, 512, 1024},
-		{"none", func(c *container.Config) { c.CPUs, c.Processes, c.OpenFiles = 0, 0, 0 }, 0, 0, 0},
-		{"half a CPU", func(c *container.Config) { c.CPUs = 0.5 }, 50_000, 512, 1024},
-		{"many CPUs", func(c *container.Config) { c.CPUs = 64 }, 6_400_000, 512, 1024},
-		{"a third of a CPU", func(c *container.Config) { c.CPUs = 1.0 / 3 }, 33_333, 512, 1024},
-		{"less than the kernel takes", func(c *container.Config) { c.CPUs = 0.001 }, 1000, 512, 1024},
-		{"one process", func(c *container.Config) { c.Processes = 1 }, 100_000, 1, 1024},
-		{"all files", func(c *container.Config) { c.OpenFiles = math.MaxUint64 }, 100_000, 512, math.MaxUint64},
+		{"as above", func(*container.Config) {}, 100_000, 512},
+		{"none", func(c *container.Config) { c.CPUs, c.Processes = 0, 0 }, 0, 0},
+		{"half a CPU", func(c *container.Config) { c.CPUs = 0.5 }, 50_000, 512},
+		{"many CPUs", func(c *container.Config) { c.CPUs = 64 }, 6_400_000, 512},
+		{"a third of a CPU", func(c *container.Config) { c.CPUs = 1.0 / 3 }, 33_333, 512},
+		{"less than the kernel takes", func(c *container.Config) { c.CPUs = 0.001 }, 1000, 512},
+		{"one process", func(c *container.Config) { c.Processes = 1 }, 100_000, 1},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
@@ -189,13 +185,6 @@ func TestSpecLimits(t *testing.T) {
 				}
 			case r.Pids == nil || *r.Pids.Limit != tt.pids:
 				t.Errorf("processes are %v, want %d", r.Pids, tt.pids)
-			}
-			want := []specs.POSIXRlimit{{Type: "RLIMIT_CORE"}}
-			if tt.files > 0 {
-				want = append(want, specs.POSIXRlimit{Type: "RLIMIT_NOFILE", Soft: tt.files, Hard: tt.files})
-			}
-			if !slices.Equal(spec.Process.Rlimits, want) {
-				t.Errorf("rlimits are %+v, want %+v", spec.Process.Rlimits, want)
 			}
 		})
 	}

@@ -3,12 +3,9 @@
 package container
 
 import (
-	"errors"
 	"fmt"
 	"os"
 	"runtime"
-	"strconv"
-	"syscall"
 
 	_ "github.com/opencontainers/cgroups/devices" // without it no device rule can be set
 	"github.com/opencontainers/runc/libcontainer"
@@ -26,13 +23,13 @@ type Process struct {
 	p   *libcontainer.Process
 }
 
-// Start creates a sandbox's namespaces and cgroup and starts the agent in them. It borrows listen, the
-// agent's socket, and agent, its program.
+// Start creates a sandbox's cgroup, and namespaces beside userNS, and starts the agent in them. It borrows userNS,
+// listen, the agent's socket, and agent, its program.
 //
 // prepare is called first, on a thread with a mount namespace of its own in which nothing reaches the
 // host's. It mounts the root file system at cfg.Root. The thread ends with Start, and with it what no
 // sandbox uses.
-func Start(cfg Config, listen, agent *os.File, prepare func() error) (*Process, error) {
+func Start(cfg Config, userNS, listen, agent *os.File, prepare func() error) (*Process, error) {
 	rememberCgroupRoot()
 	var p *Process
 	done := make(chan error)
@@ -43,7 +40,7 @@ func Start(cfg Config, listen, agent *os.File, prepare func() error) (*Process, 
 			err = prepare()
 		}
 		if err == nil {
-			p, err = start(cfg, listen, agent)
+			p, err = start(cfg, userNS, listen, agent)
 		}
 		done <- err
 	}()
@@ -61,16 +58,18 @@ func privateMounts() error {
 	return nil
 }
 
-func start(cfg Config, listen, agent *os.File) (_ *Process, err error) {
+func start(cfg Config, userNS, listen, agent *os.File) (_ *Process, err error) {
 	spec := cfg.Spec()
 	config, err := specconv.CreateLibcontainerConfig(&specconv.CreateOpts{
 		CgroupName:   cfg.ID,
-		NoNewKeyring: true,
+		NoNewKeyring: false, // or the sandbox had the host program's session keyring, see session-keyring(7)
 		Spec:         spec,
 	})
 	if err != nil {
 		return nil, fmt.Errorf("convert spec: %w", err)
 	}
+	// The spec's own path would have runc read the mapping, which is known, with a process.
+	config.Namespaces.Add(configs.NEWUSER, descriptorPath(userNS))
 	config.Labels = nil // among them is the host program's working directory
 	c, err := libcontainer.Create(cfg.StateDir, cfg.ID, config)
 	if err != nil {
@@ -91,9 +90,6 @@ func start(cfg Config, listen, agent *os.File) (_ *Process, err error) {
 		Stderr:     null,
 		ExtraFiles: files(listen, agent),
 	}
-	for _, r := range spec.Process.Rlimits {
-		p.Rlimits = append(p.Rlimits, rlimit(r.Type, r.Soft, r.Hard))
-	}
 	if err := c.Run(p); err != nil {
 		return nil, fmt.Errorf("run agent: %w", err)
 	}
@@ -104,47 +100,12 @@ func start(cfg Config, listen, agent *os.File) (_ *Process, err error) {
 	return &Process{PID: pid, p: p}, nil
 }
 
-func rlimit(name string, soft, hard uint64) configs.Rlimit {
-	typ := unix.RLIMIT_CORE
-	if name == "RLIMIT_NOFILE" {
-		typ = unix.RLIMIT_NOFILE
-	}
-	return configs.Rlimit{Type: typ, Soft: soft, Hard: hard}
+// descriptorPath names an open file of this process for others.
+func descriptorPath(f *os.File) string {
+	return fmt.Sprintf("/proc/%d/fd/%d", os.Getpid(), f.Fd())
 }
 
 // Wait waits until the agent has ended and forgets it.
 func (p *Process) Wait() {
 	_, _ = p.p.Wait() // how it ended says nothing: the lease does
-}
-
-// UserNamespace makes a user namespace with a sandbox's range of ids, for idmapped mounts. It borrows the
-// agent's program.
-//
-// A namespace needs a process to make it: the agent, told to do nothing, which is killed once the namespace
-// is open, and ends by itself if this process dies before.
-func UserNamespace(agent *os.File, uid uint32) (ns *os.File, err error) {
-	ids := []syscall.SysProcIDMap{{ContainerID: 0, HostID: int(uid), Size: IDs}}
-	stdin, alive, err := os.Pipe()
-	if err != nil {
-		return nil, err
-	}
-	defer alive.Close()
-	defer stdin.Close()
-	p, err := os.StartProcess("/proc/self/fd/"+strconv.Itoa(int(agent.Fd())), []string{"agent", Idle}, &os.ProcAttr{
-		Files: []*os.File{stdin},
-		Sys: &syscall.SysProcAttr{
-			Cloneflags:  unix.CLONE_NEWUSER,
-			UidMappings: ids,
-			GidMappings: ids,
-		},
-	})
-	if err != nil {
-		return nil, fmt.Errorf("create user namespace: %w", err)
-	}
-	defer func() {
-		kerr := p.Kill()
-		_, werr := p.Wait()
-		err = errors.Join(err, kerr, werr)
-	}()
-	return os.Open("/proc/" + strconv.Itoa(p.Pid) + "/ns/user")
 }

@@ -54,7 +54,7 @@ func TestSpecIsAccepted(t *testing.T) {
 	for _, host := range []bool{false, true} {
 		cfg := config()
 		cfg.Root, cfg.HostNetwork = t.TempDir(), host
-		got, err := specconv.CreateLibcontainerConfig(&specconv.CreateOpts{CgroupName: cfg.ID, NoNewKeyring: true, Spec: cfg.Spec()})
+		got, err := specconv.CreateLibcontainerConfig(&specconv.CreateOpts{CgroupName: cfg.ID, Spec: cfg.Spec()})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -69,8 +69,8 @@ func TestSpecIsAccepted(t *testing.T) {
 		if private := got.Namespaces.IsPrivate(configs.NEWNET); private == host {
 			t.Errorf("with HostNetwork %v: network namespace is the sandbox's own: %v", host, private)
 		}
-		if !got.NoNewPrivileges || !got.NoNewKeyring || got.Capabilities == nil || len(got.Capabilities.Bounding) != 9 || len(got.Capabilities.Ambient) > 0 {
-			t.Errorf("no new privileges %v, no new keyring %v, capabilities %+v", got.NoNewPrivileges, got.NoNewKeyring, got.Capabilities)
+		if !got.NoNewPrivileges || got.Capabilities == nil || len(got.Capabilities.Bounding) != 9 || len(got.Capabilities.Ambient) > 0 {
+			t.Errorf("no new privileges %v, capabilities %+v", got.NoNewPrivileges, got.Capabilities)
 		}
 		if uid, err := got.HostRootUID(); err != nil || uid != int(cfg.UID) {
 			t.Errorf("root is the host's %d, %v, want %d", uid, err, cfg.UID)

@@ -7,13 +7,14 @@ type Config struct {
 	User      string
 	Dir       string   // empty: the user's home
 	Env       []string // added to PATH, HOME and USER
+	OpenFiles uint64   // of each process; 0: as the host program has it
 	Grace     time.Duration
 	KeepAlive time.Duration
 }
 
 // Put adds c to m.
 func (c Config) Put(m *Message) {
-	m.Text(c.User).Text(c.Dir).Texts(c.Env).Int(int64(c.Grace)).Int(int64(c.KeepAlive))
+	m.Text(c.User).Text(c.Dir).Texts(c.Env).Uint(c.OpenFiles).Int(int64(c.Grace)).Int(int64(c.KeepAlive))
 }
 
 // ReadConfig reads what Put added.
@@ -22,6 +23,7 @@ func ReadConfig(r *Reader) Config {
 		User:      r.Text(),
 		Dir:       r.Text(),
 		Env:       r.Texts(),
+		OpenFiles: r.Uint(),
 		Grace:     time.Duration(r.Int()),
 		KeepAlive: time.Duration(r.Int()),
 	}

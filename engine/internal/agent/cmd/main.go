@@ -37,6 +37,9 @@ func main() {
 	unix.CloseOnExec(listenFD)
 	_ = unix.Close(programFD)
 	debug.SetGCPercent(50)
+	if limitAll() != nil {
+		os.Exit(exitSetup)
+	}
 	null, err := os.OpenFile("/dev/null", os.O_RDWR, 0)
 	if err != nil {
 		os.Exit(exitSetup)

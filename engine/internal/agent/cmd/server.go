@@ -249,6 +249,9 @@ func (q *request) hold() error {
 		if serr != nil {
 			return q.fail(serr.errno, serr.stage)
 		}
+		if err := limitOpenFiles(cfg.OpenFiles); err != nil {
+			return q.fail(errnoOf(err), "")
+		}
 		q.config = settings
 		q.life.change(func(now time.Duration, rule *lease.Lifetime) {
 			rule.Hold(now) // first: until now the grace time was that of a fresh sandbox
