@@ -17,6 +17,7 @@ type entry struct {
 	mode fs.FileMode
 	id   int    // owner and group
 	data string // a file's content or a link's target
+	copy string // the file of the host's to copy the content from; data tells its version then
 }
 
 // skeleton is what base has of its own, on every host.
@@ -85,14 +86,14 @@ func planBase(root string) (list []entry, mounts []Mount) {
 		}
 		list = append(list, e)
 		if source != "" {
-			mounts = append(mounts, Mount{Source: source, Target: "/" + name})
+			mounts = append(mounts, Mount{Source: source, Target: "/" + name, layer: true})
 		}
 	}
 	return list, mounts
 }
 
-// place is what stands for name of the host's in base: a link into /usr, or what source is mounted on. It is
-// nothing if the host has no such directory or file, or a link to none.
+// place is what stands for name of the host's in base: a link into /usr, a copy of a file, or a directory that
+// source is mounted on. It is nothing if the host has no such directory or file, or a link to none.
 func place(root, name string) (e entry, source string) {
 	source = filepath.Join(root, name)
 	if target, err := os.Readlink(source); err == nil && intoUsr(name, target) {
@@ -109,7 +110,8 @@ func place(root, name string) (e entry, source string) {
 	case fi.IsDir():
 		return entry{name: name, mode: fs.ModeDir | 0o755}, source
 	case fi.Mode().IsRegular():
-		return entry{name: name, mode: 0o644}, source
+		version := fmt.Sprintf("%d bytes of %d", fi.Size(), fi.ModTime().UnixNano())
+		return entry{name: name, mode: 0o644, data: version, copy: source}, ""
 	default:
 		return entry{}, ""
 	}
@@ -142,7 +144,7 @@ func (c *Catalog) lookupBase(config Config) (Template, error) {
 func digest(list []entry) string {
 	h := sha256.New()
 	for _, e := range list {
-		fmt.Fprintf(h, "%q %v %d %q\n", e.name, e.mode, e.id, e.data)
+		fmt.Fprintf(h, "%q %v %d %q %q\n", e.name, e.mode, e.id, e.data, e.copy)
 	}
 	return fmt.Sprintf("%x", h.Sum(nil)[:8])
 }
@@ -180,19 +182,28 @@ func (e entry) make(root string) error {
 	if e.mode&fs.ModeSymlink != 0 {
 		return os.Symlink(e.data, path)
 	}
-	var err error
-	if e.mode.IsDir() {
-		err = os.MkdirAll(path, 0o755)
-	} else {
-		err = writeSynced(path, e.data)
-	}
-	if err != nil {
+	if err := e.write(path); err != nil {
 		return err
 	}
 	if err := os.Lchown(path, e.id, e.id); err != nil {
 		return err
 	}
 	return os.Chmod(path, e.mode) // whatever the umask is
+}
+
+// write makes a directory or a file with its content.
+func (e entry) write(path string) error {
+	switch {
+	case e.mode.IsDir():
+		return os.MkdirAll(path, 0o755)
+	case e.copy == "":
+		return writeSynced(path, e.data)
+	}
+	data, err := os.ReadFile(e.copy)
+	if err != nil {
+		return err
+	}
+	return writeSynced(path, string(data))
 }
 
 // writeSynced writes a file whose content is on disk before the skeleton's name is.

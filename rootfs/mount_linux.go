@@ -3,6 +3,7 @@ package rootfs
 import (
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path"
 	"strings"
@@ -48,9 +49,12 @@ func MountTree(dir, root string, t Template, mounts []Mount, ns *os.File, uid ui
 		return &os.PathError{Op: "chdir", Path: dir, Err: err}
 	}
 	for i, s := range steps {
-		if s.lower {
+		switch {
+		case s.lower:
 			err = s.mountOverlay(fds[i], root, ns)
-		} else {
+		case s.layer != "":
+			err = s.mountLayer(fds[i], root, ns, uid)
+		default:
 			err = s.bind(fds[i], root, ns, uid)
 		}
 		if err != nil {
@@ -111,27 +115,66 @@ func (s step) bind(fd int, root string, ns *os.File, uid uint32) error {
 	if err := setattr(fd, unix.AT_RECURSIVE, attr); err != nil {
 		return err
 	}
-	// Where the file system can't, its files belong to nobody inside, which is the lesser right.
-	_ = setattr(fd, unix.AT_RECURSIVE, &unix.MountAttr{Attr_set: unix.MOUNT_ATTR_IDMAP, Userns_fd: uint64(ns.Fd())})
-
+	mapIDs(fd, ns)
 	dir, err := isDir(fd)
 	if err != nil {
 		return err
 	}
-	rootFD, err := unix.Open(root, unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+	target, err := s.openTarget(root, dir, uid)
 	if err != nil {
-		return &os.PathError{Op: "open", Path: root, Err: err}
-	}
-	defer unix.Close(rootFD)
-	target, err := openTarget(rootFD, s.target, dir, int(uid))
-	if err != nil {
-		return &os.PathError{Op: "open", Path: s.target, Err: err}
+		return err
 	}
 	defer unix.Close(target)
 	if err := unix.MoveMount(fd, "", target, "", unix.MOVE_MOUNT_F_EMPTY_PATH|unix.MOVE_MOUNT_T_EMPTY_PATH); err != nil {
 		return os.NewSyscallError("move_mount", err)
 	}
 	return nil
+}
+
+// mapIDs gives the owners of a mount their ids in the sandbox. Where the file system can't, its files belong to
+// nobody inside, which is the lesser right.
+func mapIDs(fd int, ns *os.File) {
+	_ = setattr(fd, unix.AT_RECURSIVE, &unix.MountAttr{Attr_set: unix.MOUNT_ATTR_IDMAP, Userns_fd: uint64(ns.Fd())})
+}
+
+// mountLayer mounts an overlay of nothing but a directory of the host's, which is fd, at a place below root. Its
+// files are other inodes than the host's: a lock, a lease or a watch on one reaches no one else. What is mounted
+// below the directory isn't shown.
+func (s step) mountLayer(fd int, root string, ns *os.File, uid uint32) error {
+	mapIDs(fd, ns)
+	target, err := s.openTarget(root, true, uid)
+	if err != nil {
+		return err
+	}
+	defer unix.Close(target)
+	for _, name := range []string{s.layer, emptyDir} {
+		if err := os.Mkdir(name, 0o755); err != nil && !errors.Is(err, fs.ErrExist) {
+			return err
+		}
+	}
+	if err := unix.MoveMount(fd, "", unix.AT_FDCWD, s.layer, unix.MOVE_MOUNT_F_EMPTY_PATH); err != nil {
+		return os.NewSyscallError("move_mount", err)
+	}
+	err = unix.Mount("overlay", fmt.Sprintf("/proc/self/fd/%d", target), "overlay", unix.MS_RDONLY|unix.MS_NOSUID|unix.MS_NODEV,
+		"lowerdir="+s.layer+":"+emptyDir)
+	if err != nil {
+		return fmt.Errorf("overlay: %w: %s must be on a file system that can be an overlay's layer", err, s.source)
+	}
+	return nil
+}
+
+// openTarget is openTarget for the step's mount point.
+func (s step) openTarget(root string, dir bool, uid uint32) (int, error) {
+	fd, err := unix.Open(root, unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return -1, &os.PathError{Op: "open", Path: root, Err: err}
+	}
+	defer unix.Close(fd)
+	target, err := openTarget(fd, s.target, dir, int(uid))
+	if err != nil {
+		return -1, &os.PathError{Op: "open", Path: s.target, Err: err}
+	}
+	return target, nil
 }
 
 func isDir(fd int) (bool, error) {

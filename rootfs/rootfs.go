@@ -56,6 +56,8 @@ type Mount struct {
 	// Writable lets the sandbox change the source. What its root makes there belongs to the host's root,
 	// setuid files too: give it directories that nothing else executes from.
 	Writable bool
+
+	layer bool // the source is the layer of an overlay, as Template.Mounts of base need it
 }
 
 // Catalog finds templates. It is safe for concurrent use, and of several processes on one directory.

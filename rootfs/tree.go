@@ -13,7 +13,8 @@ import (
 const (
 	upperDir = "upper" // what the sandbox writes
 	workDir  = "work"  // the overlay's own
-	lowerDir = "lower" // where the template is mounted
+	lowerDir = "lower" // where the template is mounted, and with a number another layer
+	emptyDir = "empty" // below layers that would be alone, which an overlay can't have
 )
 
 // MakeTree makes an empty tree in the directory dir, for a sandbox whose root has the host's user id uid.
@@ -35,7 +36,8 @@ type step struct {
 	source   string
 	target   string // relative to the tree for the template, else below the sandbox's root
 	writable bool
-	lower    bool // the template itself
+	lower    bool   // the template itself
+	layer    string // the directory of the tree where the source is mounted, to be shown by an overlay; empty: a bind
 }
 
 // plan is what has to be mounted for a sandbox of t, in order.
@@ -45,7 +47,11 @@ func plan(t Template, mounts []Mount) ([]step, error) {
 		if err := m.Check(); err != nil {
 			return nil, err
 		}
-		steps = append(steps, step{source: m.Source, target: m.Target, writable: m.Writable})
+		s := step{source: m.Source, target: m.Target, writable: m.Writable}
+		if m.layer {
+			s.layer = fmt.Sprintf("%s%d", lowerDir, len(steps))
+		}
+		steps = append(steps, s)
 	}
 	return steps, nil
 }
