@@ -2,6 +2,7 @@ package engine
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -186,7 +187,7 @@ func (c *Cmd) startError(err error) error {
 	case wire.StageDot:
 		return &exec.Error{Name: c.Path, Err: exec.ErrDot}
 	case wire.StageChdir:
-		return &fs.PathError{Op: "chdir", Path: c.Dir, Err: aerr.Errno}
+		return &fs.PathError{Op: "chdir", Path: cmp.Or(c.Dir, c.sb.info().Dir), Err: aerr.Errno}
 	case wire.StageUser:
 		return opError("start", c.sb.id, invalid("User", "%.64q is not in the sandbox's /etc/passwd or /etc/group", c.User))
 	default:

@@ -117,6 +117,7 @@ func TestCrash(t *testing.T) {
 				t.Errorf("left before Open: %v, want one sandbox", ids)
 			}
 			eng := open(t, dir)
+			checkTrash(t, dir)
 			for _, id := range ids {
 				checkGone(t, dir, id)
 			}
@@ -147,6 +148,7 @@ func TestCrashAnywhere(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
+		checkTrash(t, dir)
 		for _, id := range ids {
 			checkGone(t, dir, id)
 		}
@@ -159,7 +161,7 @@ func TestCrashAnywhere(t *testing.T) {
 // checkGone checks that nothing is left of a sandbox, once what goes on in the background is done.
 func checkGone(t *testing.T, dir, id string) {
 	t.Helper()
-	eventually(t, 10*time.Second, "the trees are removed", func() bool { return len(list(t, filepath.Join(dir, "trash"))) == 0 })
+	checkTrash(t, dir)
 	if names := list(t, filepath.Join(dir, "sandboxes")); len(names) > 0 {
 		t.Errorf("left: directories %v", names)
 	}
@@ -169,6 +171,12 @@ func checkGone(t *testing.T, dir, id string) {
 	for _, pid := range processesOf(t, dir, id) {
 		t.Errorf("left: process %d", pid)
 	}
+}
+
+// checkTrash waits until the trees are removed, which an engine does in the background.
+func checkTrash(t *testing.T, dir string) {
+	t.Helper()
+	eventually(t, 10*time.Second, "the trees are removed", func() bool { return len(list(t, filepath.Join(dir, "trash"))) == 0 })
 }
 
 // processesOf gives the host's processes that show a sandbox's ID or its state directory: in their cgroups,

@@ -256,9 +256,33 @@ func (e *Engine) sweepOne(ctx context.Context, id string, running map[string]fac
 		_, err := e.finishGone(ctx, id)
 		return err
 	}
+	if opening {
+		if err := e.settle(ctx, id); gone(err) {
+			_, err := e.finishGone(ctx, id)
+			return err
+		}
+	}
 	running[id] = f
 	if opening {
 		return e.adopt(ctx, id, f)
+	}
+	return nil
+}
+
+// settle waits until the agent of a sandbox that nobody holds any more has noticed, and may have ended.
+func (e *Engine) settle(ctx context.Context, id string) error {
+	dir, err := os.Open(e.state.sandbox(id))
+	if err != nil {
+		return err
+	}
+	free, err := e.state.unheld(dir)
+	if err := errors.Join(err, dir.Close()); !free || err != nil {
+		return err
+	}
+	for deadline := time.Now().Add(holderTimeout); time.Now().Before(deadline); time.Sleep(time.Millisecond) {
+		if status, err := e.status(ctx, id); err != nil || status.Holders == 0 {
+			return err
+		}
 	}
 	return nil
 }

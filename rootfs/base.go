@@ -68,7 +68,7 @@ var etcFiles = []string{
 // planBase is base for the host whose root is root: the skeleton, and what is mounted on it.
 func planBase(root string) (list []entry, mounts []Mount) {
 	list = skeleton()
-	mounts = []Mount{{Source: filepath.Join(root, "usr"), Target: "/usr"}}
+	mounts = []Mount{{Source: filepath.Join(root, "usr"), Target: "/usr", layer: true}}
 	names := append(slices.Clone(rootDirs), "etc/localtime")
 	for _, name := range etcFiles {
 		names = append(names, "etc/"+name)

@@ -251,7 +251,7 @@ func (c *Client) call(ctx context.Context, op wire.Op, exit chan<- wire.Exit, pu
 	if put != nil {
 		put(m)
 	}
-	if err := c.send(id, m, fds); err != nil {
+	if err := c.send(ctx, id, m, fds); err != nil {
 		c.forget(id)
 		return 0, reply{}, err
 	}
@@ -272,7 +272,8 @@ func (c *Client) call(ctx context.Context, op wire.Op, exit chan<- wire.Exit, pu
 	}
 }
 
-func (c *Client) send(id uint32, m *wire.Message, fds []int) error {
+// send sends a request. An agent that takes none keeps it waiting until ctx is done.
+func (c *Client) send(ctx context.Context, id uint32, m *wire.Message, fds []int) error {
 	b := m.Bytes()
 	if len(b) > wire.MaxMessage {
 		f, err := wire.Spill(b)
@@ -282,8 +283,8 @@ func (c *Client) send(id uint32, m *wire.Message, fds []int) error {
 		defer f.Close()
 		b, fds = wire.New(nil, wire.OpSpilled, id).Bytes(), append(fds, int(f.Fd()))
 	}
-	err := c.conn.Send(b, fds...)
-	if err == nil || errors.Is(err, wire.ErrMessage) {
+	err := c.conn.SendContext(ctx, b, fds...)
+	if err == nil || errors.Is(err, wire.ErrMessage) || ctx.Err() != nil {
 		return err
 	}
 	c.mu.Lock()

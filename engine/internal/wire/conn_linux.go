@@ -1,17 +1,21 @@
 package wire
 
 import (
+	"context"
+	"errors"
 	"io"
 	"os"
 	"syscall"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
 
 // A Conn is one end of a connection. Send may be called from any goroutine, Recv from one at a time.
 type Conn struct {
-	f  *os.File
-	rc syscall.RawConn
+	f    *os.File
+	rc   syscall.RawConn
+	turn chan struct{} // has an element while a SendContext waits
 }
 
 // NewConn makes a Conn of a connected socket, which it takes.
@@ -26,7 +30,7 @@ func NewConn(fd int) (*Conn, error) {
 		_ = f.Close()
 		return nil, err
 	}
-	return &Conn{f, rc}, nil
+	return &Conn{f, rc, make(chan struct{}, 1)}, nil
 }
 
 // Dial connects to the socket name in the directory dir, whatever the length of dir's path.
@@ -76,6 +80,33 @@ func (c *Conn) Close() error { return c.f.Close() }
 // Send sends one message with descriptors, which stay the caller's. It waits while the other end's
 // queue is full.
 func (c *Conn) Send(b []byte, fds ...int) error { return c.send(true, b, fds) }
+
+// SendContext is Send, but waits until ctx is done at most.
+func (c *Conn) SendContext(ctx context.Context, b []byte, fds ...int) error {
+	if err := c.send(false, b, fds); !errors.Is(err, unix.EAGAIN) {
+		return err
+	}
+	select { // the deadline is for one at a time
+	case c.turn <- struct{}{}:
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+	defer func() { <-c.turn }()
+	over := make(chan struct{})
+	stop := context.AfterFunc(ctx, func() {
+		defer close(over)
+		_ = c.f.SetWriteDeadline(time.Unix(1, 0))
+	})
+	err := c.send(true, b, fds)
+	if !stop() {
+		<-over
+		_ = c.f.SetWriteDeadline(time.Time{})
+		if err != nil {
+			return context.Cause(ctx)
+		}
+	}
+	return err
+}
 
 // TrySend is Send, but fails if it would have to wait.
 func (c *Conn) TrySend(b []byte) error { return c.send(false, b, nil) }

@@ -1,0 +1,344 @@
+package engine_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"os/signal"
+	"runtime"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/nestbox/nestbox/engine"
+	"golang.org/x/sys/unix"
+)
+
+func init() {
+	// Inside a sandbox: <file>: takes a lease on it that it never gives back, prints a line, waits.
+	helpers["lease"] = func(args []string) error {
+		signal.Ignore(syscall.SIGIO)
+		f, err := os.Open(args[0])
+		if err != nil {
+			return err
+		}
+		if _, err := unix.FcntlInt(f.Fd(), unix.F_SETLEASE, unix.F_WRLCK); err != nil {
+			return err
+		}
+		fmt.Println("leased")
+		untilClosed()
+		return f.Close()
+	}
+	// Inside a sandbox: stops every process of its user, again and again.
+	helpers["stop"] = func([]string) error {
+		fmt.Println("stopping")
+		for {
+			_ = syscall.Kill(-1, syscall.SIGSTOP)
+		}
+	}
+	// Inside a sandbox: uses up what the kernel counts for each user.
+	helpers["exhaust"] = func([]string) error {
+		n := 0
+		for ; n < 100_000; n++ {
+			if _, err := unix.InotifyInit(); err != nil {
+				break
+			}
+		}
+		fmt.Println("instances", n)
+		untilClosed()
+		return nil
+	}
+	// <description>: prints what the session keyring has of that.
+	helpers["keyring"] = func(args []string) error {
+		id, err := unix.KeyctlSearch(unix.KEY_SPEC_SESSION_KEYRING, "user", args[0], 0)
+		fmt.Println(id > 0, err)
+		return nil
+	}
+}
+
+// putSelf puts this program into a sandbox, as /tmp/self.
+func putSelf(t *testing.T, sb *engine.Sandbox) {
+	t.Helper()
+	data, err := os.ReadFile("/proc/self/exe")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := sb.FS().WriteFile("/tmp/self", data, 0o755); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// guest starts a helper in a sandbox and gives its first line.
+func guest(t *testing.T, sb *engine.Sandbox, helper string, args ...string) (*engine.Cmd, string) {
+	t.Helper()
+	c := sb.Command("/tmp/self", args...)
+	c.Env = []string{helperVar + "=" + helper}
+	if _, err := c.StdinPipe(); err != nil {
+		t.Fatal(err)
+	}
+	out, err := c.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := c.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { // and until then its streams stay open
+		_ = c.Kill()
+		_ = c.Wait()
+	})
+	buf := make([]byte, 4096)
+	n, err := out.Read(buf)
+	if err != nil {
+		t.Fatalf("%s: %v", helper, err)
+	}
+	return c, strings.TrimSpace(string(buf[:n]))
+}
+
+// TestStuckExec keeps a program from being executed. Nothing else has to wait for it, and neither does its start
+// for long.
+func TestStuckExec(t *testing.T) {
+	t.Parallel()
+	eng := open(t, "")
+	sb := create(t, eng, engine.CreateOptions{User: "user"})
+	putSelf(t, sb)
+	prog, err := sb.FS().ReadFile("/bin/true")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := sb.FS().WriteFile("/tmp/prog", prog, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if _, line := guest(t, sb, "lease", "/tmp/prog"); line != "leased" {
+		t.Fatalf("the guest says %q", line)
+	}
+	began := time.Now()
+	started := make(chan error, 1)
+	go func() {
+		c := sb.Command("/tmp/prog")
+		err := c.Start()
+		if err == nil {
+			err = c.Wait()
+		}
+		started <- err
+	}()
+	again, err := eng.Reconnect(t.Context(), sb.ID())
+	if err != nil {
+		t.Fatal(err)
+	}
+	for range 100 {
+		if _, err := sb.FS().Stat("/"); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := again.Close(); err != nil {
+		t.Error(err)
+	}
+	select {
+	case err := <-started:
+		t.Errorf("the program started after all: %v", err)
+	default:
+	}
+	select {
+	case err := <-started:
+		var exit *engine.ExitError
+		if !errors.As(err, &exit) || exit.Signal() != syscall.SIGKILL {
+			t.Errorf("start of the program: %v, want it killed", err)
+		}
+	case <-time.After(20 * time.Second):
+		t.Fatal("the start does not end")
+	}
+	t.Logf("the start was given up after %v", time.Since(began))
+	if err := sb.Command("true").Run(); err != nil {
+		t.Errorf("another command: %v", err)
+	}
+}
+
+// TestStoppedExec has a guest stop processes of its user wherever it can, also between fork and exec.
+func TestStoppedExec(t *testing.T) {
+	t.Parallel()
+	eng := open(t, "")
+	sb := create(t, eng, engine.CreateOptions{User: "user"})
+	putSelf(t, sb)
+	if _, line := guest(t, sb, "stop"); line != "stopping" {
+		t.Fatalf("the guest says %q", line)
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+	defer cancel()
+	for range 3 {
+		c := sb.CommandContext(ctx, "true")
+		if err := c.Start(); err != nil {
+			t.Fatal(err)
+		}
+		_ = c.Kill() // it may be stopped after exec too
+		_ = c.Wait()
+	}
+	if _, err := sb.FS().Stat("/"); err != nil {
+		t.Error(err)
+	}
+	if err := sb.Close(); err != nil {
+		t.Errorf("close: %v", err)
+	}
+}
+
+// TestHostsFilesAreFree has a guest that is root lease and lock files that the host has too.
+func TestHostsFilesAreFree(t *testing.T) {
+	t.Parallel()
+	eng := open(t, "")
+	sb := create(t, eng, engine.CreateOptions{})
+	putSelf(t, sb)
+	for _, name := range []string{"/usr/bin/env", "/etc/ld.so.cache", "/etc/ssl/certs"} {
+		f, err := os.Open(name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		lock := sb.Command("flock", name, "sh", "-c", "echo locked; sleep 1000")
+		out, err := lock.StdoutPipe()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := lock.Start(); err != nil {
+			t.Fatalf("flock, which util-linux has: %v", err)
+		}
+		if _, err := out.Read(make([]byte, 16)); err != nil {
+			t.Fatal(err)
+		}
+		if err := syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); err != nil {
+			t.Errorf("the host locks %s: %v", name, err)
+		}
+		_ = f.Close()
+		if err := lock.Kill(); err != nil {
+			t.Error(err)
+		}
+		_ = out.Close()
+		_ = lock.Wait()
+	}
+	for _, name := range []string{"/usr/bin/env", "/etc/ld.so.cache"} {
+		if _, line := guest(t, sb, "lease", name); line != "leased" {
+			t.Errorf("lease on %s: %q", name, line)
+		}
+		f, err := os.OpenFile(name, os.O_RDONLY|syscall.O_NONBLOCK, 0)
+		if err != nil {
+			t.Errorf("the host opens %s: %v", name, err)
+			continue
+		}
+		_ = f.Close()
+	}
+}
+
+// TestOwnAccount has a guest use up what the kernel counts for each user. Others have theirs.
+func TestOwnAccount(t *testing.T) {
+	t.Parallel()
+	eng := open(t, "")
+	hog, other := create(t, eng, engine.CreateOptions{}), create(t, eng, engine.CreateOptions{})
+	putSelf(t, hog)
+	putSelf(t, other)
+	_, most := guest(t, hog, "exhaust")
+	if most == "instances 0" || most == "instances 100000" {
+		t.Errorf("the guest had %s, want some", most)
+	}
+	fd, err := unix.InotifyInit()
+	if err != nil {
+		t.Errorf("the host: %v", err)
+	}
+	_ = unix.Close(fd)
+	if _, got := guest(t, other, "exhaust"); got != most {
+		t.Errorf("another sandbox had %s, want as many as the first, %s", got, most)
+	}
+}
+
+// TestOwnKeyring looks for a key of the host's session keyring from inside.
+func TestOwnKeyring(t *testing.T) {
+	t.Parallel()
+	needRoot(t)
+	// A process with a session keyring of its own, so that the machine's stays as it is.
+	p := start(t, "keyhost", stateDir(t))
+	if got := p.line(t); got != "host true, guest false" {
+		t.Errorf("the key is there: %s; want it on the host alone", got)
+	}
+	if err := p.Wait(); err != nil {
+		t.Error(err)
+	}
+}
+
+func init() {
+	helpers["keyhost"] = func(args []string) error { // <dir>: has a key, and looks for it from inside a sandbox
+		if len(args) == 1 { // a keyring is a thread's, and after exec the process's
+			runtime.LockOSThread()
+			if _, err := unix.KeyctlJoinSessionKeyring("nestbox-test"); err != nil {
+				return err
+			}
+			if _, err := unix.AddKey("user", "nestbox-key", []byte("secret"), unix.KEY_SPEC_SESSION_KEYRING); err != nil {
+				return err
+			}
+			return syscall.Exec("/proc/self/exe", []string{"keyhost", args[0], "again"}, os.Environ())
+		}
+		ctx := context.Background()
+		eng, err := engine.Open(ctx, engine.Options{Dir: args[0]})
+		if err != nil {
+			return err
+		}
+		defer eng.Close()
+		sb, err := eng.Create(ctx, engine.CreateOptions{})
+		if err != nil {
+			return err
+		}
+		self, err := os.ReadFile("/proc/self/exe")
+		if err != nil {
+			return err
+		}
+		if err := sb.FS().WriteFile("/tmp/self", self, 0o755); err != nil {
+			return err
+		}
+		c := sb.Command("/tmp/self", "nestbox-key")
+		c.Env = []string{helperVar + "=keyring"}
+		out, err := c.Output()
+		if err != nil {
+			return err
+		}
+		id, err := unix.KeyctlSearch(unix.KEY_SPEC_SESSION_KEYRING, "user", "nestbox-key", 0)
+		fmt.Printf("host %v, guest %v\n", id > 0 && err == nil, strings.HasPrefix(string(out), "true"))
+		return nil
+	}
+}
+
+// TestFilesOfTheAgent plants links to what of /proc is the agent's, for the host to follow.
+func TestFilesOfTheAgent(t *testing.T) {
+	t.Parallel()
+	eng := open(t, "")
+	sb := create(t, eng, engine.CreateOptions{})
+	for _, name := range []string{"mem", "environ", "oom_score_adj", "pagemap", "maps", "fd", "fd/3", "exe", "root/etc/passwd", "cwd", "task/1/mem", "attr/current"} {
+		for _, of := range []string{"self", "1", "thread-self"} {
+			target := "/proc/" + of + "/" + name
+			link := "/tmp/" + strings.ReplaceAll(of+"-"+name, "/", "-")
+			if err := sb.FS().Symlink(target, link); err != nil {
+				t.Fatal(err)
+			}
+			for _, flag := range []int{os.O_RDONLY, os.O_RDWR, os.O_WRONLY | os.O_TRUNC} {
+				f, err := sb.FS().OpenFile(link, flag, 0)
+				if err != nil {
+					continue
+				}
+				_ = f.Close()
+				// What leads out of /proc is a file of the sandbox's like any other, or the agent's sealed program.
+				if strings.HasPrefix(name, "root") || flag == os.O_RDONLY && (name == "cwd" || name == "exe") {
+					continue
+				}
+				t.Errorf("%s was opened with %#x", target, flag)
+			}
+		}
+	}
+	if _, err := sb.FS().ReadFile("/proc/meminfo"); err != nil {
+		t.Errorf("what isn't the agent's: %v", err)
+	}
+	var perr *fs.PathError
+	if err := sb.FS().WriteFile("/proc/sys/kernel/hostname", []byte("x"), 0); !errors.As(err, &perr) {
+		t.Errorf("write below /proc: got %v, want an *fs.PathError", err)
+	}
+	if err := sb.Command("true").Run(); err != nil {
+		t.Errorf("a command afterwards: %v", err)
+	}
+}
