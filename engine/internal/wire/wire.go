@@ -56,6 +56,9 @@ const (
 	OpSymlink   // target, name
 	OpChmod     // name, mode
 	OpChown     // name, uid, gid
+
+	OpConnect // Socket → a descriptor that is connected, or about to be
+	OpListen  // Socket → a descriptor
 )
 
 // ErrMessage means that the other end sent what is no message of this protocol.
