@@ -1,5 +1,10 @@
 package engine
 
+import (
+	"net"
+	"os"
+)
+
 // SetStepHook has f called after each step of creating and removing a sandbox, in this process.
 func SetStepHook(f func(step string)) { stepHook = f }
 
@@ -14,3 +19,8 @@ func (e *Engine) AgentPID(id string) (int, error) {
 
 // Dir is the state directory.
 func (e *Engine) Dir() string { return e.state.dir }
+
+// ListenerFile gives the socket of a listener of Listen.
+func ListenerFile(l net.Listener) (*os.File, error) {
+	return l.(*listener).Listener.(interface{ File() (*os.File, error) }).File()
+}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"net"
+	"strings"
 	"syscall"
 
 	"github.com/nestbox/nestbox/engine/internal/wire"
@@ -104,7 +105,12 @@ func (s *Sandbox) Listen(ctx context.Context, network, address string) (net.List
 		return nil, &net.OpError{Op: "listen", Net: network, Err: contextError(ctx, err)}
 	}
 	addr := preferred(addrs)
-	l, err := s.listen(ctx, network, addr)
+	var l net.Listener
+	if strings.HasPrefix(network, "udp") || network == "unixgram" {
+		err = &net.AddrError{Err: "unexpected address type", Addr: address}
+	} else {
+		l, err = s.listen(ctx, network, addr)
+	}
 	if err != nil {
 		return nil, &net.OpError{Op: "listen", Net: network, Addr: addr, Err: contextError(ctx, err)}
 	}
