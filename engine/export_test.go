@@ -24,3 +24,10 @@ func (e *Engine) Dir() string { return e.state.dir }
 func ListenerFile(l net.Listener) (*os.File, error) {
 	return l.(*listener).Listener.(interface{ File() (*os.File, error) }).File()
 }
+
+// Listeners is how many listeners close with the handle.
+func (s *Sandbox) Listeners() int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return len(s.listeners)
+}
