@@ -12,9 +12,10 @@ import (
 
 // DialContext connects to an address in the sandbox, as net.Dialer does to one of the host; it is the
 // DialContext of an http.Transport. The networks are "tcp", "udp" and these with 4 or 6, "unix", "unixpacket" and
-// "unixgram". What comes out is a *net.TCPConn, *net.UDPConn or *net.UnixConn of the kernel's: nothing is copied on
-// the way. It stays good when the handle is closed, and ends as any connection does when what it leads to ends.
-// An open one keeps the sandbox's network in the kernel's memory, but nothing else of a sandbox that has ended.
+// "unixgram". What comes out is a *net.TCPConn, *net.UDPConn or *net.UnixConn of the kernel's: nothing is copied
+// on the way. ctx counts until it is connected. The connection stays good when the handle is closed, and ends as
+// any does when what it leads to ends. An open one keeps the sandbox's network in the kernel's memory, but
+// nothing else of a sandbox that has ended.
 //
 // In a sandbox with NetworkNone there are its own loopback addresses and sockets, and all else is unreachable. With
 // NetworkHost there is what the host reaches. A host is an IP address, "localhost", or a name in the sandbox's

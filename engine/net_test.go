@@ -380,6 +380,29 @@ func TestSeparateNetworks(t *testing.T) {
 	}
 }
 
+// TestHostsNetwork checks that with NetworkHost the network is the host's in both directions.
+func TestHostsNetwork(t *testing.T) {
+	sb := create(t, open(t, ""), engine.CreateOptions{Network: engine.NetworkHost})
+	both := bothNetworks(sb)
+	for i, n := range both {
+		l, err := n.listen(t.Context(), "tcp", "127.0.0.1:0")
+		if err != nil {
+			t.Fatal(err)
+		}
+		ended := make(chan error)
+		go func() { ended <- echo(l) }()
+		c, err := both[1-i].dial(t.Context(), "tcp", l.Addr().String())
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got, err := exchange(c, "x"); got != "x" || err != nil {
+			t.Errorf("listening on the %s: echo %q, %v", n.name, got, err)
+		}
+		_ = l.Close()
+		<-ended
+	}
+}
+
 func TestDialNames(t *testing.T) {
 	sb := create(t, open(t, ""), engine.CreateOptions{})
 	l, err := sb.Listen(t.Context(), "tcp", "127.0.0.1:0")
@@ -524,9 +547,17 @@ func TestSocketsOutliveHandle(t *testing.T) {
 		t.Errorf("connection after Close of the handle: %v", err)
 	}
 
-	if err := other.Kill(t.Context()); err != nil {
+	if l, err = other.Listen(t.Context(), "tcp", "127.0.0.1:0"); err != nil {
 		t.Fatal(err)
 	}
+	go func() { _, err := l.Accept(); accepted <- err }()
+	if err := eng.Kill(t.Context(), other.ID()); err != nil {
+		t.Fatal(err)
+	}
+	if err := <-accepted; !errors.Is(err, net.ErrClosed) {
+		t.Errorf("Accept after the sandbox has ended: %v, want net.ErrClosed", err)
+	}
+	<-other.Done()
 	if err := ping(); err == nil {
 		t.Error("a connection to a sandbox that has ended goes on")
 	}

@@ -38,7 +38,8 @@ func (s *Sandbox) resolve(ctx context.Context, op, network, address string) ([]n
 			return nil, err
 		}
 	}
-	port, err := (&net.Resolver{PreferGo: true}).LookupPort(ctx, network, service) // numbers and well-known names; it asks nobody
+	// Numbers, and names that are the same everywhere: this asks nobody.
+	port, err := (&net.Resolver{PreferGo: true}).LookupPort(ctx, network, service)
 	if err != nil {
 		return nil, err
 	}
