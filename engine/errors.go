@@ -31,7 +31,8 @@ var (
 	ErrStateDir = errors.New("not usable as state directory")
 )
 
-// Error is the error of everything in this package but commands, whose errors are those of os/exec.
+// Error is the error of everything in this package but commands, whose errors are those of os/exec, and
+// DialContext and Listen, whose errors are those of net.
 type Error struct {
 	Op  string // "open", "create", "reconnect", …
 	ID  string // the sandbox, if there is one

@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"log"
+	"net"
+	"net/http"
 	"os"
 	"time"
 
@@ -100,4 +102,36 @@ func ExampleEngine_List() {
 		return nil
 	}
 	_ = list
+}
+
+// DialContext lets an HTTP client reach a server that runs in a sandbox without a network.
+func ExampleSandbox_DialContext() {
+	fetch := func(sb *engine.Sandbox) error {
+		client := &http.Client{Transport: &http.Transport{DialContext: sb.DialContext}}
+		defer client.CloseIdleConnections()
+		resp, err := client.Get("http://localhost:8000/")
+		if err != nil {
+			return err
+		}
+		defer resp.Body.Close()
+		fmt.Println(resp.Status)
+		return nil
+	}
+	_ = fetch
+}
+
+// Listen lets a server of the host's program serve what runs in a sandbox, and nobody else.
+func ExampleSandbox_Listen() {
+	serve := func(ctx context.Context, sb *engine.Sandbox) error {
+		l, err := sb.Listen(ctx, "tcp", "127.0.0.1:80")
+		if err != nil {
+			return err
+		}
+		err = http.Serve(l, http.FileServer(http.Dir("public")))
+		if errors.Is(err, net.ErrClosed) { // so was the handle, or the sandbox has ended
+			return nil
+		}
+		return err
+	}
+	_ = serve
 }

@@ -1,6 +1,11 @@
 package engine
 
-import "github.com/nestbox/nestbox/lease"
+import (
+	"net"
+	"os"
+
+	"github.com/nestbox/nestbox/lease"
+)
 
 // SetStepHook has f called after each step of creating and removing a sandbox, in this process.
 func SetStepHook(f func(step string)) { stepHook = f }
@@ -19,3 +24,15 @@ func (e *Engine) Dir() string { return e.state.dir }
 
 // Emit writes an event.
 func (e *Engine) Emit(ev lease.Event) { e.emit(ev) }
+
+// ListenerFile gives the socket of a listener of Listen.
+func ListenerFile(l net.Listener) (*os.File, error) {
+	return l.(*listener).Listener.(interface{ File() (*os.File, error) }).File()
+}
+
+// Listeners is how many listeners close with the handle.
+func (s *Sandbox) Listeners() int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return len(s.listeners)
+}

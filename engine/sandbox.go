@@ -25,9 +25,10 @@ type Sandbox struct {
 	dir    *os.File // with the lock
 	done   chan struct{}
 
-	mu      sync.Mutex
-	closing bool // Close was called, or the sandbox has ended
-	err     error
+	mu        sync.Mutex
+	closing   bool // Close was called, or the sandbox has ended
+	err       error
+	listeners map[*listener]struct{}
 }
 
 // handle makes a handle of a connection that holds the sandbox. It takes dir and client.
@@ -62,12 +63,17 @@ func (s *Sandbox) watch() {
 	s.end(endedError(string(l.EndReason)))
 }
 
-// closeOnce is true for the first who closes the handle.
+// closeOnce is true for the first who closes the handle. With it its listeners close.
 func (s *Sandbox) closeOnce() bool {
 	s.mu.Lock()
-	defer s.mu.Unlock()
 	first := !s.closing
 	s.closing = true
+	listeners := s.listeners
+	s.listeners = nil
+	s.mu.Unlock()
+	for l := range listeners {
+		l.drop()
+	}
 	return first
 }
 
@@ -102,6 +108,8 @@ func (s *Sandbox) Err() error {
 // Close gives up the handle. If it was the last, and neither a keep-alive nor a grace time keeps the sandbox,
 // this ends it, with all of its processes, and removes what it leaves; trees that take long go on being
 // removed in the background. Closing again is a no-op.
+//
+// What came of the handle by Listen is closed with it. Files and connections stay open.
 func (s *Sandbox) Close() error {
 	if !s.closeOnce() {
 		<-s.done

@@ -37,3 +37,4 @@ func FuzzReadInfo(f *testing.F)    { fuzzRead(f, wire.ReadInfo) }
 func FuzzReadCommand(f *testing.F) { fuzzRead(f, wire.ReadCommand) }
 func FuzzReadExit(f *testing.F)    { fuzzRead(f, wire.ReadExit) }
 func FuzzReadStat(f *testing.F)    { fuzzRead(f, wire.ReadStat) }
+func FuzzReadSocket(f *testing.F)  { fuzzRead(f, wire.ReadSocket) }

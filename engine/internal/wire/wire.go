@@ -61,6 +61,9 @@ const (
 	OpPaused  // to each handle: what it sent and got no answer to is not done
 	OpResume  // ns until the deadline, 0: none; the sandbox has been thawed
 	OpResumed // to each handle: epoch, of what it sends from now on
+
+	OpConnect // Socket → a descriptor that is connected, or about to be
+	OpListen  // Socket → a descriptor
 )
 
 // ErrMessage means that the other end sent what is no message of this protocol.

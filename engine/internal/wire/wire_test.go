@@ -47,6 +47,11 @@ var bodies = []struct {
 		wire.Exit{Status: 9, User: time.Millisecond, Sys: 1, MaxRSSKiB: 1 << 20},
 		wire.Exit{Status: math.MaxUint32, User: math.MaxInt64, Sys: -1, MaxRSSKiB: math.MaxUint64},
 	}},
+	{"Socket", reading(wire.ReadSocket), []putter{
+		wire.Socket{},
+		wire.Socket{Net: "tcp6", IP: "\x00\x01\xff", Port: math.MaxUint16, Zone: math.MaxUint32, Dual: true},
+		wire.Socket{Net: "unix", Path: "@\x00a/b"},
+	}},
 	{"Stat", reading(wire.ReadStat), []putter{
 		wire.Stat{},
 		wire.Stat{Dev: 1, Ino: 2, Nlink: 3, Rdev: 4, Mode: 5, UID: 6, GID: 7, Size: 8, Blksize: 9, Blocks: 10, Atime: 11, Mtime: 12, Ctime: 13},

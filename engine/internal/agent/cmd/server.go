@@ -185,6 +185,8 @@ func (c *conn) dispatch(b []byte, fds []int) error {
 		return q.start()
 	case wire.OpSignal:
 		return q.signal()
+	case wire.OpConnect, wire.OpListen:
+		return q.socket()
 	default:
 		return q.file()
 	}

@@ -1,0 +1,6 @@
+package agent
+
+var (
+	CheckSocket = checkSocket
+	ErrReply    = errReply
+)
