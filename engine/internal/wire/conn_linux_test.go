@@ -153,6 +153,33 @@ func TestSendConcurrently(t *testing.T) {
 	wg.Wait()
 }
 
+func TestTrySend(t *testing.T) {
+	a, b := pair(t)
+	sent := 0
+	var err error
+	for ; err == nil; sent++ {
+		err = a.TrySend([]byte("m"))
+	}
+	if !errors.Is(err, unix.EAGAIN) {
+		t.Errorf("TrySend when the queue is full: %v, want EAGAIN", err)
+	}
+	buf := make([]byte, wire.MaxMessage)
+	for range sent - 1 {
+		if msg, _, err := b.Recv(buf); err != nil || string(msg) != "m" {
+			t.Fatalf("Recv = %q, %v, want m", msg, err)
+		}
+	}
+	if err := a.TrySend([]byte("next")); err != nil {
+		t.Error(err)
+	}
+	if msg, _, err := b.Recv(buf); err != nil || string(msg) != "next" {
+		t.Errorf("Recv = %q, %v, want what was sent next", msg, err)
+	}
+	if err := a.TrySend(make([]byte, wire.MaxMessage+1)); err != wire.ErrMessage {
+		t.Errorf("TrySend of MaxMessage + 1 bytes: %v, want ErrMessage", err)
+	}
+}
+
 func TestSendRefuses(t *testing.T) {
 	a, b := pair(t)
 	if err := a.Send(make([]byte, wire.MaxMessage+1)); err != wire.ErrMessage {

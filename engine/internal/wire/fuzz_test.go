@@ -8,8 +8,15 @@ import (
 )
 
 // fuzzRead checks that what can be read of any body can be written and read again, and that the rest is
-// ErrMessage. The seeds are in testdata.
+// ErrMessage. Seeds that are malformed are in testdata.
 func fuzzRead[T putter](f *testing.F, read func(*wire.Reader) T) {
+	for _, body := range bodies {
+		for _, v := range body.values {
+			if _, ok := v.(T); ok {
+				f.Add(encode(v)[len(header()):])
+			}
+		}
+	}
 	f.Fuzz(func(t *testing.T, body []byte) {
 		got, err := decode(t, append(header(), body...), read)
 		if err != nil {

@@ -29,12 +29,12 @@ var bodies = []struct {
 }{
 	{"Config", reading(wire.ReadConfig), []putter{
 		wire.Config{},
-		wire.Config{User: "user", Dir: "/work", Env: []string{"A=1", "", "B=\x00\xff"}, Grace: time.Second, KeepAlive: time.Hour},
-		wire.Config{Grace: math.MinInt64, KeepAlive: math.MaxInt64},
+		wire.Config{User: "user", Dir: "/work", Env: []string{"A=1", "", "B=\x00\xff"}, OpenFiles: 1024, Grace: time.Second, KeepAlive: time.Hour},
+		wire.Config{OpenFiles: math.MaxUint64, Grace: math.MinInt64, KeepAlive: math.MaxInt64},
 	}},
 	{"Info", reading(wire.ReadInfo), []putter{
 		wire.Info{},
-		wire.Info{Dir: "/home/user", Env: []string{"PATH=/bin", "HOME=/"}},
+		wire.Info{Dir: "/home/user", Env: []string{"PATH=/bin", "HOME=/"}, Epoch: 3},
 	}},
 	{"Command", reading(wire.ReadCommand), []putter{
 		wire.Command{},
@@ -135,6 +135,20 @@ func TestFields(t *testing.T) {
 	}
 }
 
+func TestEpoch(t *testing.T) {
+	m := wire.New(nil, wire.OpStart, 1).Text("a")
+	if n := wire.Epoch(m.Bytes()); n != 0 {
+		t.Errorf("a message's epoch is %d, want 0", n)
+	}
+	for _, epoch := range []uint8{1, math.MaxUint8, 0} {
+		b := m.In(epoch).Bytes()
+		op, id, r, err := wire.Read(b)
+		if err != nil || wire.Epoch(b) != epoch || op != wire.OpStart || id != 1 || r.Text() != "a" || r.Done() != nil {
+			t.Errorf("epoch is %d, want %d; Read = %d, %d, %v", wire.Epoch(b), epoch, op, id, err)
+		}
+	}
+}
+
 // Uvarints for the table below.
 var (
 	huge    = binary.AppendUvarint(nil, math.MaxUint64)
@@ -168,12 +182,12 @@ func TestMalformed(t *testing.T) {
 		{"list of 1 Mi texts", append(slices.Clone(million), 0, 0, 0), texts},
 		{"list of 2⁶⁴-1 texts", append(slices.Clone(huge), 0, 0, 0), texts},
 		{"list with a text of 2⁶⁴-1 bytes", slices.Concat([]byte{2, 0}, huge), texts},
-		{"Config of nothing", nil, bodies[0].read},
-		{"Config with 1 Mi variables", slices.Concat([]byte{0, 0}, million, []byte{0}), bodies[0].read},
-		{"Info with a Dir of 1 MiB", slices.Concat(million, []byte{0, 0}), bodies[1].read},
-		{"Command with 2⁶⁴-1 Args", slices.Concat([]byte{0}, huge, []byte{0, 0, 0, 0, 0}), bodies[2].read},
-		{"Exit of one number", []byte{1}, bodies[3].read},
-		{"Stat of twelve numbers", make([]byte, 12), bodies[4].read},
+		{"Config of nothing", nil, reading(wire.ReadConfig)},
+		{"Config with 1 Mi variables", slices.Concat([]byte{0, 0}, million, []byte{0}), reading(wire.ReadConfig)},
+		{"Info with a Dir of 1 MiB", slices.Concat(million, []byte{0, 0}), reading(wire.ReadInfo)},
+		{"Command with 2⁶⁴-1 Args", slices.Concat([]byte{0}, huge, []byte{0, 0, 0, 0, 0}), reading(wire.ReadCommand)},
+		{"Exit of one number", []byte{1}, reading(wire.ReadExit)},
+		{"Stat of twelve numbers", make([]byte, 12), reading(wire.ReadStat)},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
