@@ -115,7 +115,7 @@ func TestNothingOfTheHost(t *testing.T) {
 			t.Errorf("got %q, want root of a range of its own", got)
 		}
 		status := sh("cat /proc/self/status")
-		for _, want := range []string{"NoNewPrivs:\t1\n", "CapInh:\t0000000000000000\n", "CapAmb:\t0000000000000000\n"} {
+		for _, want := range []string{"NoNewPrivs:\t1\n", "Groups:\t \n", "CapInh:\t0000000000000000\n", "CapAmb:\t0000000000000000\n"} {
 			if !strings.Contains(status, want) {
 				t.Errorf("status lacks %q:\n%s", want, status)
 			}

@@ -32,9 +32,7 @@ type Process struct {
 func Start(cfg Config, userNS, listen, agent *os.File, prepare func() error) (*Process, error) {
 	rememberCgroupRoot()
 	var p *Process
-	done := make(chan error)
-	go func() {
-		runtime.LockOSThread() // never unlocked: the thread ends with the goroutine
+	err := onOwnThread(func() error {
 		err := privateMounts()
 		if err == nil {
 			err = prepare()
@@ -42,9 +40,31 @@ func Start(cfg Config, userNS, listen, agent *os.File, prepare func() error) (*P
 		if err == nil {
 			p, err = start(cfg, userNS, listen, agent)
 		}
-		done <- err
-	}()
-	return p, <-done
+		return err
+	})
+	return p, err
+}
+
+// onOwnThread calls f on a thread that ends with it, whatever f does to it. The main thread can't end: on that one,
+// Go would only park the goroutine, and with it the process's namespaces. It is held until another thread is found.
+func onOwnThread(f func() error) error {
+	done := make(chan error)
+	var try func(found chan<- struct{})
+	try = func(found chan<- struct{}) {
+		runtime.LockOSThread()
+		if unix.Gettid() == unix.Getpid() {
+			another := make(chan struct{})
+			go try(another)
+			<-another
+			runtime.UnlockOSThread()
+			close(found)
+			return
+		}
+		close(found)
+		done <- f() // and the lock is never given back
+	}
+	go try(make(chan struct{}))
+	return <-done
 }
 
 // privateMounts gives the calling thread a mount namespace, see unshare(2).
@@ -70,6 +90,9 @@ func start(cfg Config, userNS, listen, agent *os.File) (_ *Process, err error) {
 	}
 	// The spec's own path would have runc read the mapping, which is known, with a process.
 	config.Namespaces.Add(configs.NEWUSER, descriptorPath(userNS))
+	// Without this libcontainer enters the sandbox's mounts on a thread that may be the main one, to open sources
+	// of mounts, of which there are none. What else it leaves out is to drop groups, which the agent does.
+	config.RootlessEUID = true
 	config.Labels = nil // among them is the host program's working directory
 	c, err := libcontainer.Create(cfg.StateDir, cfg.ID, config)
 	if err != nil {

@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"runtime"
 	"strconv"
 	"syscall"
 
@@ -22,15 +21,13 @@ import (
 // pending signals, message queues, …) it counts for a namespace's owner too, who must not be the host's root, nor
 // another sandbox's.
 func UserNamespace(agent *os.File, uid uint32) (ns *os.File, err error) {
-	done := make(chan struct{})
-	go func() {
-		defer close(done)
-		runtime.LockOSThread() // never unlocked: the thread ends with the goroutine
-		if err = becomeOwner(int(uid)); err == nil {
+	err = onOwnThread(func() error {
+		err := becomeOwner(int(uid))
+		if err == nil {
 			ns, err = userNamespace(agent, int(uid))
 		}
-	}()
-	<-done
+		return err
+	})
 	if err != nil {
 		return nil, fmt.Errorf("create user namespace: %w", err)
 	}

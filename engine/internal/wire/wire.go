@@ -205,7 +205,9 @@ func (r *Reader) Texts() []string {
 	}
 	var list []string
 	for range n {
-		list = append(list, r.Text())
+		if list = append(list, r.Text()); r.err != nil {
+			return nil
+		}
 	}
 	return list
 }

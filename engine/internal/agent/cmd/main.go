@@ -37,7 +37,7 @@ func main() {
 	unix.CloseOnExec(listenFD)
 	_ = unix.Close(programFD)
 	debug.SetGCPercent(50)
-	if limitAll() != nil {
+	if limitAll() != nil || syscall.Setgroups(nil) != nil { // the groups are those of the host program
 		os.Exit(exitSetup)
 	}
 	null, err := os.OpenFile("/dev/null", os.O_RDWR, 0)
