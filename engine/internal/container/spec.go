@@ -48,10 +48,11 @@ var readonlyPaths = []string{
 // cpuPeriod is the time that a processor quota refers to, in µs.
 const cpuPeriod = 100_000
 
-// Spec is cfg in the terms of the OCI runtime specification. The memory limit isn't in it: it would
+// Spec is cfg in the terms of the OCI runtime specification. The user namespace, which every sandbox has, isn't in
+// it: libcontainer would read the mapping, which is known, with a process, and write ids into its list of devices,
+// which all sandboxes share. The memory limit isn't in it: it would
 // count for libcontainer's own steps as well; see SetMemory.
 func (cfg Config) Spec() *specs.Spec {
-	ids := []specs.LinuxIDMapping{{ContainerID: 0, HostID: cfg.UID, Size: IDs}}
 	spec := &specs.Spec{
 		Version:  specs.Version,
 		Root:     &specs.Root{Path: cfg.Root},
@@ -68,14 +69,11 @@ func (cfg Config) Spec() *specs.Spec {
 		},
 		Mounts: mounts(cfg.HostNetwork),
 		Linux: &specs.Linux{
-			UIDMappings:   ids,
-			GIDMappings:   ids,
 			CgroupsPath:   cgroupPath(cfg.ID),
 			MaskedPaths:   maskedPaths,
 			ReadonlyPaths: readonlyPaths,
 			Resources:     cfg.resources(),
 			Namespaces: []specs.LinuxNamespace{
-				{Type: specs.UserNamespace},
 				{Type: specs.MountNamespace},
 				{Type: specs.PIDNamespace},
 				{Type: specs.IPCNamespace},

@@ -79,21 +79,10 @@ func privateMounts() error {
 }
 
 func start(cfg Config, userNS, listen, agent *os.File) (_ *Process, err error) {
-	spec := cfg.Spec()
-	config, err := specconv.CreateLibcontainerConfig(&specconv.CreateOpts{
-		CgroupName:   cfg.ID,
-		NoNewKeyring: false, // or the sandbox had the host program's session keyring, see session-keyring(7)
-		Spec:         spec,
-	})
+	config, err := cfg.config(descriptorPath(userNS))
 	if err != nil {
 		return nil, fmt.Errorf("convert spec: %w", err)
 	}
-	// The spec's own path would have runc read the mapping, which is known, with a process.
-	config.Namespaces.Add(configs.NEWUSER, descriptorPath(userNS))
-	// Without this libcontainer enters the sandbox's mounts on a thread that may be the main one, to open sources
-	// of mounts, of which there are none. What else it leaves out is to drop groups, which the agent does.
-	config.RootlessEUID = true
-	config.Labels = nil // among them is the host program's working directory
 	c, err := libcontainer.Create(cfg.StateDir, cfg.ID, config)
 	if err != nil {
 		return nil, fmt.Errorf("create container: %w", err)
@@ -104,8 +93,8 @@ func start(cfg Config, userNS, listen, agent *os.File) (_ *Process, err error) {
 	}
 	defer null.Close()
 	p := &libcontainer.Process{
-		Args:       spec.Process.Args,
-		Cwd:        spec.Process.Cwd,
+		Args:       []string{agentPath},
+		Cwd:        "/",
 		Init:       true,
 		LogLevel:   "2", // logrus.ErrorLevel; it ends up in the error of Run
 		Stdin:      null,
@@ -121,6 +110,26 @@ func start(cfg Config, userNS, listen, agent *os.File) (_ *Process, err error) {
 		return nil, err
 	}
 	return &Process{PID: pid, p: p}, nil
+}
+
+// config is cfg for libcontainer, with the user namespace at a path.
+func (cfg Config) config(userNS string) (*configs.Config, error) {
+	config, err := specconv.CreateLibcontainerConfig(&specconv.CreateOpts{
+		CgroupName:   cfg.ID,
+		NoNewKeyring: false, // or the sandbox had the host program's session keyring, see session-keyring(7)
+		Spec:         cfg.Spec(),
+	})
+	if err != nil {
+		return nil, err
+	}
+	config.Namespaces.Add(configs.NEWUSER, userNS)
+	config.UIDMappings = []configs.IDMap{{HostID: int64(cfg.UID), Size: IDs}}
+	config.GIDMappings = config.UIDMappings
+	// Without this libcontainer enters the sandbox's mounts on a thread that may be the main one, to open sources
+	// of mounts, of which there are none. What else it leaves out is to drop groups, which the agent does.
+	config.RootlessEUID = true
+	config.Labels = nil // among them is the host program's working directory
+	return config, nil
 }
 
 // descriptorPath names an open file of this process for others.

@@ -11,7 +11,6 @@ import (
 	"github.com/nestbox/nestbox/engine/internal/container"
 	"github.com/opencontainers/runc/libcontainer/configs"
 	"github.com/opencontainers/runc/libcontainer/configs/validate"
-	"github.com/opencontainers/runc/libcontainer/specconv"
 )
 
 // mainVar has this program tell that it came to its main, in the place of running tests.
@@ -54,17 +53,20 @@ func TestSpecIsAccepted(t *testing.T) {
 	for _, host := range []bool{false, true} {
 		cfg := config()
 		cfg.Root, cfg.HostNetwork = t.TempDir(), host
-		got, err := specconv.CreateLibcontainerConfig(&specconv.CreateOpts{CgroupName: cfg.ID, Spec: cfg.Spec()})
+		got, err := container.LibcontainerConfig(cfg, "/proc/self/ns/user")
 		if err != nil {
 			t.Fatal(err)
 		}
 		if err := validate.Validate(got); err != nil {
 			t.Errorf("with HostNetwork %v: %v", host, err)
 		}
-		for _, typ := range []configs.NamespaceType{configs.NEWUSER, configs.NEWNS, configs.NEWPID, configs.NEWIPC, configs.NEWUTS, configs.NEWCGROUP} {
+		for _, typ := range []configs.NamespaceType{configs.NEWNS, configs.NEWPID, configs.NEWIPC, configs.NEWUTS, configs.NEWCGROUP} {
 			if !got.Namespaces.IsPrivate(typ) {
 				t.Errorf("with HostNetwork %v: namespace %s is not the sandbox's own", host, typ)
 			}
+		}
+		if path := got.Namespaces.PathOf(configs.NEWUSER); path != "/proc/self/ns/user" {
+			t.Errorf("with HostNetwork %v: user namespace is %q, want the one given", host, path)
 		}
 		if private := got.Namespaces.IsPrivate(configs.NEWNET); private == host {
 			t.Errorf("with HostNetwork %v: network namespace is the sandbox's own: %v", host, private)

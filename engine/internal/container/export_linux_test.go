@@ -1,0 +1,6 @@
+//go:build linux && cgo
+
+package container
+
+// LibcontainerConfig is cfg for libcontainer.
+var LibcontainerConfig = Config.config
