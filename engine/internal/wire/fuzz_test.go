@@ -40,3 +40,4 @@ func FuzzReadInfo(f *testing.F)    { fuzzRead(f, wire.ReadInfo) }
 func FuzzReadCommand(f *testing.F) { fuzzRead(f, wire.ReadCommand) }
 func FuzzReadExit(f *testing.F)    { fuzzRead(f, wire.ReadExit) }
 func FuzzReadStat(f *testing.F)    { fuzzRead(f, wire.ReadStat) }
+func FuzzReadProcess(f *testing.F) { fuzzRead(f, wire.ReadProcess) }
