@@ -65,7 +65,7 @@ func main() {
 		os.Exit(exitSetup)
 	}
 	go life.watch()
-	s := &server{life: life, procs: procs}
+	s := &server{life: life, procs: procs, spools: &spools{}}
 	s.listen(listenFD)
 }
 
