@@ -19,3 +19,5 @@ func memfd(string, []byte) (*os.File, error)        { return nil, errors.ErrUnsu
 func startTime(int) (uint64, bool, error)           { return 0, false, errors.ErrUnsupported }
 func reapChild(facts)                               {}
 func pipe(bool) (command, host *os.File, err error) { return nil, nil, errors.ErrUnsupported }
+func lend(*os.File) (fd int, err error)             { return -1, errors.ErrUnsupported }
+func closeFD(int)                                   {}
