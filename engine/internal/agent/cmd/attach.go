@@ -11,14 +11,11 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// maxAttached is how many commands a connection follows at a time.
+// maxAttached is how many commands a connection follows at a time that it attaches to.
 const maxAttached = 1024
 
 // startSpooled starts a command whose output is kept. Who starts it follows it.
 func (q *request) startSpooled(l launch) error {
-	if len(q.attached) >= maxAttached {
-		return q.fail(unix.ENOBUFS, wire.StageSpool)
-	}
 	files, err := q.viewerFiles(l.Stdio)
 	if err != nil {
 		return q.fail(errnoOf(err), wire.StageExec)

@@ -35,7 +35,7 @@ type spool struct {
 	streams []*stream // of standard output and, unless they are merged, standard error
 
 	// Under set's mutex:
-	refs  int      // one of set's list, and one of each attachment; without any it is no more
+	refs  int      // one of set's list, and one of each attachment that needs what is kept; without any that goes
 	sizes []uint64 // what is set aside for each stream
 
 	mu       sync.Mutex
@@ -49,6 +49,7 @@ type attachment struct {
 	spool   *spool
 	exited  func(wire.Exit)
 	viewers []*viewer
+	pinned  bool // it has a reference; under the mutex of spool's set
 }
 
 // make makes a spool for a command and gives the descriptors of its outputs. What is kept of commands that have
@@ -208,7 +209,17 @@ func (sp *spool) end(e wire.Exit) {
 
 // attach follows the command. It takes a reference.
 func (sp *spool) attach(exited func(wire.Exit)) *attachment {
-	return &attachment{spool: sp, exited: exited}
+	return &attachment{spool: sp, exited: exited, pinned: true}
+}
+
+// unpin gives back the reference.
+func (a *attachment) unpin() {
+	a.spool.set.mu.Lock()
+	defer a.spool.set.mu.Unlock()
+	if a.pinned {
+		a.pinned = false
+		a.spool.set.releaseLocked(a.spool)
+	}
 }
 
 // begin has the command's end told, also if it is there already.
@@ -230,6 +241,13 @@ func (a *attachment) view(files [3]*os.File) {
 		}
 	}
 	closeFiles(files[1:]) // standard error, where it is merged
+	viewers := a.viewers
+	go func() {
+		for _, v := range viewers {
+			<-v.over
+		}
+		a.unpin()
+	}()
 }
 
 // end stops following the command, and forgets it if it has ended and was waited for. It gives what the viewers
@@ -244,12 +262,12 @@ func (a *attachment) end(waited bool) (before, since uint64) {
 	sp.mu.Lock()
 	delete(sp.attached, a)
 	sp.mu.Unlock()
-	sp.set.mu.Lock()
-	defer sp.set.mu.Unlock()
 	if waited && sp.ended() {
+		sp.set.mu.Lock()
 		sp.set.forgetLocked(sp)
+		sp.set.mu.Unlock()
 	}
-	sp.set.releaseLocked(sp)
+	a.unpin()
 	return before, since
 }
 

@@ -38,6 +38,7 @@ type viewer struct {
 	at   uint64 // how much it has got, or missed
 	late bool   // it isn't waited for until it has caught up
 	gone bool
+	over chan struct{} // closed when the viewer needs nothing more
 
 	before, since uint64 // what it has missed: before it came, and since
 }
@@ -148,7 +149,7 @@ func (s *stream) awaitLocked(v *viewer, first uint64) {
 func (s *stream) view(f *os.File) *viewer {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	v := &viewer{stream: s, f: f, at: s.startLocked()}
+	v := &viewer{stream: s, f: f, at: s.startLocked(), over: make(chan struct{})}
 	v.before = v.at
 	s.viewers[v] = struct{}{}
 	go v.run()
@@ -160,6 +161,7 @@ func (s *stream) startLocked() uint64 { return s.end - min(s.end, uint64(len(s.r
 
 // run writes until the stream has ended or nobody reads any more.
 func (v *viewer) run() {
+	defer close(v.over)
 	chunk := make([]byte, chunkSize)
 	for n := v.next(chunk); n > 0; n = v.next(chunk) {
 		if _, err := v.f.Write(chunk[:n]); err != nil {
@@ -209,7 +211,7 @@ func (v *viewer) missed() (before, since uint64) {
 	return v.before, v.since
 }
 
-// free gives up what is kept. Viewers there are none any more.
+// free gives up what is kept. There are no viewers any more, but those that are gone.
 func (s *stream) free() {
 	_ = s.r.Close() // ends the pump
 	s.mu.Lock()
