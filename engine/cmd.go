@@ -39,10 +39,9 @@ type Cmd struct {
 	// User is "name", "uid" or "uid:gid", of the sandbox. Empty: the sandbox's user.
 	User string
 	// Stdin, Stdout and Stderr are the standard streams. Nil: the sandbox's null device. An *os.File is passed
-	// to the command, which can do with it what its mode allows; of anything else the bytes are copied. A
-	// pipe is passed as one that blocks, and stays for its owner as it was; anything else that doesn't block,
-	// such as a socket, does so from then on for both. A file that is closed is one that the command starts
-	// without.
+	// to the command, which can do with it what its mode allows; of anything else the bytes are copied. Position
+	// and flags of the file are shared, as with os/exec; but a pipe blocks for the command alone, and has its
+	// deadlines still. A file that is closed is one that the command starts without.
 	Stdin          io.Reader
 	Stdout, Stderr io.Writer
 	// Cancel is called when the context of CommandContext is done. It kills the process group unless it is set

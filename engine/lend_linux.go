@@ -10,8 +10,8 @@ import (
 
 // lend gives a descriptor of a file for a command, which is the caller's; os.ErrClosed if the file is closed. A
 // command expects that it blocks, which belongs to what the file has open and not to the descriptor, see fcntl(2).
-// So a pipe, which knows no position, is opened again; anything else that doesn't block is made to, which os/exec
-// does with every file.
+// So a pipe, which knows no position, is opened again; with anything else Fd does what it does for os/exec: what
+// the runtime made non-blocking, such as a terminal, blocks from then on.
 func lend(f *os.File) (fd int, err error) {
 	if f == nil {
 		return -1, os.ErrClosed
