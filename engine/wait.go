@@ -84,7 +84,8 @@ func (c *Cmd) watch() {
 }
 
 // Wait waits until the command has ended and its streams are copied. If the command's exit code is not 0, or a
-// signal ended it, the error is an *ExitError; if the sandbox ended first, ErrEnded.
+// signal ended it, the error is an *ExitError; if the sandbox ended first, ErrEnded. ErrSpoolOverrun is the least: it
+// tells of a command with a Spool that all else went well.
 func (c *Cmd) Wait() error {
 	if c.attached && !c.started {
 		if err := c.Start(); err != nil {
