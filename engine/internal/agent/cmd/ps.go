@@ -64,10 +64,13 @@ func (q *request) putProcesses(m *wire.Message, after int, pids []int) {
 		}
 		p := describe(pid)
 		p.Command = q.procs.started(pid)
-		if sp := spooled[pid]; sp != nil {
-			if p.Attachable = true; sp.ended() {
-				p, p.State, p.Command, p.Attachable = sp.about, 0, true, true
-			}
+		switch sp := spooled[pid]; {
+		case sp == nil:
+		case !sp.ended():
+			p.Attachable = true
+		case p.PID == 0: // else the number is another's now
+			p = sp.about
+			p.Command, p.Attachable = true, true
 		}
 		if p.PID == 0 {
 			continue // it has just ended

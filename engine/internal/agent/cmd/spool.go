@@ -168,10 +168,15 @@ func (s *spools) find(pid int) *spool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for _, sp := range s.list {
-		if sp.about.PID == pid {
-			sp.refs++
-			return sp
+		if sp.about.PID != pid {
+			continue
 		}
+		if sp.ended() && unix.Kill(pid, 0) == nil { // the number is another's now
+			s.forgetLocked(sp)
+			return nil
+		}
+		sp.refs++
+		return sp
 	}
 	return nil
 }
