@@ -380,12 +380,12 @@ func TestSpoolKeepsTheEnd(t *testing.T) {
 		viewer := attach(t, sb, pid)
 		eventually(t, 20*time.Second, "seq ends", func() bool { return processes(t, sb)[pid].State == "ended" })
 		out, err := viewer.Output()
-		kept := min(size, want.Len())
-		if err != nil || string(out) != string(want.Bytes()[want.Len()-kept:]) {
+		// What was in the pipe when seq ended may not have been in the spool yet.
+		if kept := min(size, want.Len()); err != nil || len(out) < kept || len(out) > kept+1<<16 || !bytes.HasSuffix(want.Bytes(), out) {
 			t.Errorf("of %d bytes: %d, %v, want the last ones", size, len(out), err)
 		}
-		if got := viewer.Missed(); got != int64(want.Len()-kept) {
-			t.Errorf("of %d bytes: missed %d, want %d", size, got, want.Len()-kept)
+		if got := viewer.Missed(); got != int64(want.Len()-len(out)) {
+			t.Errorf("of %d bytes: missed %d, want %d", size, got, want.Len()-len(out))
 		}
 	}
 }

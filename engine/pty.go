@@ -33,7 +33,8 @@ type PTY struct {
 
 // StartPTY is Start with a terminal as the command's standard streams, none of which may be set, and as its
 // session's controlling terminal. It belongs to the command's user. With a nil Env the command is given a TERM,
-// xterm-256color, if the sandbox's environment has none. A command with a terminal can't have a Spool.
+// xterm-256color, if the sandbox's environment has none. When this process dies the terminal is hung up, as Close
+// does. A command with a terminal can't have a Spool.
 func (c *Cmd) StartPTY(size WindowSize) (*PTY, error) {
 	switch {
 	case c.Stdin != nil:

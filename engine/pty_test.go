@@ -85,25 +85,25 @@ func TestPTY(t *testing.T) {
 	for _, user := range []string{"", "nobody", "1234:4321"} {
 		t.Run("user "+user, func(t *testing.T) {
 			t.Parallel()
-			c := sb.Command("sh", "-c", `test -t 0 && test -t 1 && test -t 2 && echo streams
+			c := sb.Command("sh", "-c", `: </dev/tty && echo controlling; test -t 0 && test -t 1 && test -t 2 && echo streams
 echo hello > $(tty) && echo opened; stty size; id -u; stat -c %u $(tty); echo $TERM; ps -o tpgid=,pid= -p $$; exit 3`)
 			c.User, c.Dir = user, "/"
 			p := startPTY(t, c, engine.WindowSize{Rows: 33, Cols: 111})
 			f := strings.Fields(p.rest(t))
-			if len(f) != 10 {
+			if len(f) != 11 {
 				t.Fatalf("the terminal shows %q", f)
 			}
-			if got := strings.Join(f[:5], " "); got != "streams hello opened 33 111" {
+			if got := strings.Join(f[:6], " "); got != "controlling streams hello opened 33 111" {
 				t.Errorf("the terminal shows %q", got)
 			}
-			if f[5] != f[6] {
-				t.Errorf("the terminal is user %s's, want %s's", f[6], f[5])
+			if f[6] != f[7] {
+				t.Errorf("the terminal is user %s's, want %s's", f[7], f[6])
 			}
-			if f[7] != "xterm-256color" {
-				t.Errorf("TERM is %q", f[7])
+			if f[8] != "xterm-256color" {
+				t.Errorf("TERM is %q", f[8])
 			}
-			if f[8] != f[9] {
-				t.Errorf("the group in the foreground, and the command's: %q, want them the same", f[8:])
+			if f[9] != f[10] {
+				t.Errorf("the group in the foreground, and the command's: %q, want them the same", f[9:])
 			}
 			var exit *engine.ExitError
 			if err := c.Wait(); !errors.As(err, &exit) || exit.ExitCode() != 3 {
