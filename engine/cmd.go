@@ -5,12 +5,14 @@ import (
 	"cmp"
 	"context"
 	"errors"
-	"fmt"
 	"io"
 	"io/fs"
 	"os"
 	"os/exec"
+	"path"
+	"slices"
 	"strings"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -19,12 +21,14 @@ import (
 )
 
 // Cmd is a command of a sandbox, being prepared or run. What it shares with exec.Cmd means the same; what
-// differs is said here. It can't be used again after Run, Start, Output or CombinedOutput.
+// differs is said here. It can't be used again after Run, Start, StartPTY, Output or CombinedOutput.
 //
 // A command runs in a session and process group of its own. It goes on when the handle is closed and the
-// sandbox lives on, like a child of a process that has ended.
+// sandbox lives on, like a child of a process that has ended: what it writes to a pipe that nobody has the other
+// end of any more ends it by SIGPIPE, unless it has a Spool.
 type Cmd struct {
-	// Path is the program. Without a slash it is looked for in the PATH of the sandbox's environment.
+	// Path is the program. Without a slash it is looked for in the PATH of the sandbox's environment, at Start,
+	// among what the command's user may execute.
 	Path string
 	// Args are the arguments, with the program's name first. Empty: Path alone.
 	Args []string
@@ -36,7 +40,13 @@ type Cmd struct {
 	// User is "name", "uid" or "uid:gid", of the sandbox. Empty: the sandbox's user.
 	User string
 	// Stdin, Stdout and Stderr are the standard streams. Nil: the sandbox's null device. An *os.File is passed
-	// to the command, which can do with it what its mode allows; of anything else the bytes are copied.
+	// to the command; of anything else the bytes are copied. Position and flags of the file are shared, as with
+	// os/exec; but a pipe blocks for the command alone, and has its deadlines still. A file that is closed is one
+	// that the command starts without; a directory is refused.
+	//
+	// A guest can do more with a file than it was opened for: it can open it again through /proc/self/fd, by the
+	// file's permissions alone, to read or truncate what was opened to append to, and see its path. Pass a pipe,
+	// or a writer, where that matters.
 	Stdin          io.Reader
 	Stdout, Stderr io.Writer
 	// Cancel is called when the context of CommandContext is done. It kills the process group unless it is set
@@ -46,20 +56,31 @@ type Cmd struct {
 	// left to happen: the command's end, and the end of its streams, which others may hold open. Zero: no
 	// bound.
 	WaitDelay time.Duration
+	// Spool is how many bytes of its output the sandbox keeps for Attach: the last of Stdout and as many of
+	// Stderr, or of both together if they are one writer. At most MaxSpool; zero: none.
+	//
+	// With it the sandbox reads what the command writes, whoever else does, and copies it for this Cmd and for
+	// those that attached: an *os.File is not passed. None of them is waited for who takes less than 64 KiB in
+	// a second while the spool is full of what it hasn't got; it misses what is oldest, which Wait tells by
+	// ErrSpoolOverrun and Missed counts.
+	Spool int64
 	// ProcessState is set by Wait.
 	ProcessState *ProcessState
 
-	sb      *Sandbox
-	ctx     context.Context // nil: none
-	process *agent.Process
-	started bool
-	waited  bool
-	given   []*os.File     // the command's ends of pipes, until it has started
-	kept    []io.Closer    // the host's ends, until Wait ends
-	copies  []func() error // what copies streams, until it is started
-	copied  chan error     // gets the error of each that copies
-	exited  chan struct{}  // closed when the command has ended
-	watched chan watched   // gets what became of the context
+	sb       *Sandbox
+	ctx      context.Context // nil: none
+	process  *agent.Process
+	attached bool // to what another has started
+	detached atomic.Bool
+	started  bool
+	waited   bool
+	over     atomic.Bool    // the end is known
+	given    []*os.File     // the command's ends of pipes, until it has started
+	kept     []*os.File     // the host's ends, until Wait ends
+	copies   []func() error // what copies streams, until it is started
+	copied   chan error     // gets the first error of what copies, once all have ended; nil: nothing copies
+	watched  chan watched   // gets what became of the context; nil: nobody watches it
+	missed   int64
 }
 
 // Command prepares to run a program in the sandbox.
@@ -83,13 +104,25 @@ func (c *Cmd) String() string {
 	return strings.Join(append([]string{c.Path}, c.Args[min(1, len(c.Args)):]...), " ")
 }
 
-// Environ gives a copy of the environment that the command will have.
+// Environ gives a copy of the environment that the command will have, but for what User changes.
 func (c *Cmd) Environ() []string {
+	env, _ := c.environ()
+	return env
+}
+
+func (c *Cmd) environ() ([]string, error) {
 	env := c.Env
 	if env == nil {
 		env = c.sb.info().Env
+		if c.Dir != "" {
+			dir := c.Dir
+			if !path.IsAbs(dir) {
+				dir = path.Join(c.sb.info().Dir, dir)
+			}
+			env = append(slices.Clip(env), "PWD="+path.Clean(dir))
+		}
 	}
-	return append([]string{}, env...)
+	return dedup(env)
 }
 
 // Pid is the command's process number in the sandbox; 0 before it has started.
@@ -110,46 +143,47 @@ func (c *Cmd) Run() error {
 
 // Start starts the command. If the program isn't there the error is exec.ErrNotFound; if it, or Dir, can't be
 // used, an *fs.PathError. After Start without an error Wait must be called.
-func (c *Cmd) Start() (err error) {
+func (c *Cmd) Start() error {
+	return c.begin(func() error {
+		std, err := c.stdio()
+		if err != nil {
+			return err
+		}
+		defer std.close()
+		if c.attached {
+			return c.follow(std)
+		}
+		cmd, err := c.command()
+		if err != nil {
+			return err
+		}
+		cmd.Stdio, cmd.Spool = std.mask, uint64(c.Spool)
+		c.process, err = c.sb.client.Start(cmd, std.fds...)
+		return c.startError(err)
+	})
+}
+
+// begin has start start the command, and what goes on beside it.
+func (c *Cmd) begin(start func() error) (err error) {
 	if c.started {
-		return errors.New("engine: command already started")
+		return errors.New("engine: already started")
 	}
 	c.started = true
 	defer func() {
 		c.closeGiven()
 		if err != nil {
 			c.closeKept()
+			c.copies = nil
 		}
 	}()
 	if err := c.check(); err != nil {
 		return err
 	}
-	files, mask, err := c.stdio()
-	if err != nil {
+	if err := start(); err != nil {
 		return err
 	}
-	args := c.Args
-	if len(args) == 0 {
-		args = []string{c.Path}
-	}
-	c.process, err = c.sb.client.Start(wire.Command{
-		Path:    c.Path,
-		Args:    args,
-		Env:     dedup(c.Env),
-		Inherit: c.Env == nil,
-		Dir:     c.Dir,
-		User:    c.User,
-		Stdio:   mask,
-	}, files...)
-	if err != nil {
-		return c.startError(err)
-	}
-	c.copied = make(chan error, len(c.copies))
-	for _, f := range c.copies {
-		go func() { c.copied <- f() }()
-	}
-	if c.ctx != nil && c.ctx.Done() != nil {
-		c.exited = make(chan struct{})
+	c.startCopies()
+	if (c.Cancel != nil || c.WaitDelay != 0) && c.ctx != nil && c.ctx.Done() != nil {
 		c.watched = make(chan watched)
 		go c.watch()
 	}
@@ -158,16 +192,14 @@ func (c *Cmd) Start() (err error) {
 
 // check refuses what can't be started, before anything is.
 func (c *Cmd) check() error {
-	if c.Path == "" && len(c.Args) == 0 {
+	if c.Path == "" && !c.attached {
 		return errors.New("engine: no command")
 	}
-	if (c.Cancel != nil) && c.ctx == nil {
+	if c.Cancel != nil && c.ctx == nil {
 		return errors.New("engine: command with a non-nil Cancel was not created with CommandContext")
 	}
-	for _, s := range append(append([]string{c.Path, c.Dir, c.User}, c.Args...), c.Env...) {
-		if strings.IndexByte(s, 0) >= 0 {
-			return &fs.PathError{Op: "fork/exec", Path: c.Path, Err: syscall.EINVAL}
-		}
+	if c.Spool < 0 || c.Spool > MaxSpool {
+		return opError("start", c.sb.id, invalid("Spool", "%d bytes; at most MaxSpool, which is %d", c.Spool, MaxSpool))
 	}
 	if c.ctx != nil {
 		return c.ctx.Err()
@@ -175,8 +207,28 @@ func (c *Cmd) check() error {
 	return nil
 }
 
+// command is what the agent is told.
+func (c *Cmd) command() (wire.Command, error) {
+	env, err := c.environ()
+	if err != nil {
+		return wire.Command{}, err
+	}
+	args := c.Args
+	if len(args) == 0 {
+		args = []string{c.Path}
+	}
+	cmd := wire.Command{Path: c.Path, Args: args, Inherit: c.Env == nil, Dir: c.Dir, User: c.User}
+	if c.Env != nil {
+		cmd.Env = env
+	}
+	return cmd, nil
+}
+
 // startError is what os/exec says for what the agent does.
 func (c *Cmd) startError(err error) error {
+	if err == nil {
+		return nil
+	}
 	var aerr *agent.Error
 	if !errors.As(err, &aerr) {
 		return opError("start", c.sb.id, err)
@@ -190,147 +242,51 @@ func (c *Cmd) startError(err error) error {
 		return &fs.PathError{Op: "chdir", Path: cmp.Or(c.Dir, c.sb.info().Dir), Err: aerr.Errno}
 	case wire.StageUser:
 		return opError("start", c.sb.id, invalid("User", "%.64q is not in the sandbox's /etc/passwd or /etc/group", c.User))
-	default:
-		return &fs.PathError{Op: "fork/exec", Path: c.Path, Err: aerr.Errno}
 	}
+	op, name := "fork/exec", c.Path
+	if aerr.Stage == wire.StagePTY || aerr.Stage == wire.StageSpool {
+		op = aerr.Stage
+	}
+	if aerr.Path != "" {
+		name = aerr.Path // where it was found
+	}
+	return &fs.PathError{Op: op, Path: name, Err: aerr.Errno}
 }
 
-// dedup drops all but the last value of each variable, as os/exec does.
-func dedup(env []string) []string {
+// dedup drops all but the last value of each variable, and what can't be one, as os/exec does.
+func dedup(env []string) (out []string, err error) {
 	last := map[string]int{}
 	for i, kv := range env {
-		key, _, ok := strings.Cut(kv, "=")
-		if ok {
-			last[key] = i
+		if name, ok := variable(kv); ok {
+			last[name] = i
 		}
 	}
-	var out []string
+	out = make([]string, 0, len(env))
 	for i, kv := range env {
-		if key, _, ok := strings.Cut(kv, "="); !ok || last[key] == i {
+		switch name, ok := variable(kv); {
+		case strings.IndexByte(kv, 0) >= 0:
+			err = errors.New("engine: environment variable contains NUL")
+		case ok && last[name] == i, !ok && kv != "":
 			out = append(out, kv)
 		}
 	}
-	return out
+	return out, err
 }
 
-// watched is what became of a command's context.
-type watched struct {
-	err   error
-	delay <-chan time.Time // when WaitDelay is over; nil: it has not begun
+// variable is the name of a variable of an environment. Its first byte may be a "=".
+func variable(kv string) (name string, ok bool) {
+	i := strings.IndexByte(kv, '=')
+	if i == 0 {
+		i = strings.IndexByte(kv[1:], '=') + 1
+	}
+	if i < 0 || strings.IndexByte(kv, 0) >= 0 {
+		return "", false
+	}
+	return kv[:i], true
 }
 
-// watch calls Cancel when the context is done before the command has ended, and kills the command when
-// WaitDelay has passed after that.
-func (c *Cmd) watch() {
-	select {
-	case <-c.exited:
-		c.watched <- watched{}
-		return
-	case <-c.ctx.Done():
-	}
-	w := watched{err: c.ctx.Err()}
-	if c.Cancel != nil {
-		switch err := c.Cancel(); {
-		case errors.Is(err, os.ErrProcessDone):
-			w.err = nil
-		case err != nil:
-			w.err = fmt.Errorf("engine: canceling command: %w", err)
-		}
-	}
-	if c.WaitDelay == 0 {
-		c.watched <- w
-		return
-	}
-	timer := time.NewTimer(c.WaitDelay)
-	w.delay = timer.C
-	select {
-	case c.watched <- w:
-		return
-	case <-timer.C:
-	}
-	over := make(chan time.Time)
-	close(over)
-	w.delay = over
-	switch err := c.Kill(); {
-	case err == nil:
-		// The command's status tells.
-	case !errors.Is(err, os.ErrProcessDone):
-		w.err = fmt.Errorf("engine: killing command: %w", err)
-	}
-	c.watched <- w
-}
-
-// Wait waits until the command has ended and its streams are copied. If the command's exit code is not 0, or a
-// signal ended it, the error is an *ExitError; if the sandbox ended first, ErrEnded.
-func (c *Cmd) Wait() error {
-	if c.process == nil {
-		return errors.New("engine: not started")
-	}
-	if c.waited {
-		return errors.New("engine: Wait was already called")
-	}
-	c.waited = true
-	exit, ok := <-c.process.Exit
-	var err error
-	if ok {
-		c.ProcessState = &ProcessState{pid: c.process.PID, exit: exit}
-		if !c.ProcessState.Success() {
-			err = &ExitError{ProcessState: c.ProcessState}
-		}
-	} else {
-		err = opError("wait", c.sb.id, c.lost())
-	}
-	var delay <-chan time.Time
-	if c.watched != nil {
-		close(c.exited)
-		w := <-c.watched
-		delay = w.delay
-		if err == nil {
-			err = w.err
-		}
-	}
-	if cerr := c.awaitCopies(delay); err == nil {
-		err = cerr
-	}
-	c.closeKept()
-	return err
-}
-
-// lost is why the end of a command can't be known.
-func (c *Cmd) lost() error {
-	if err := c.sb.client.Err(); err != nil {
-		return err
-	}
-	return ErrEnded
-}
-
-// awaitCopies waits for what copies streams, at most until delay, or for WaitDelay.
-func (c *Cmd) awaitCopies(delay <-chan time.Time) error {
-	if c.WaitDelay > 0 && delay == nil && len(c.copies) > 0 {
-		timer := time.NewTimer(c.WaitDelay)
-		defer timer.Stop()
-		delay = timer.C
-	}
-	var first error
-	for left := len(c.copies); left > 0; left-- {
-		select {
-		case err := <-c.copied:
-			if first == nil {
-				first = err
-			}
-		case <-delay:
-			delay = nil
-			c.closeKept() // which ends the copying
-			if first == nil {
-				first = exec.ErrWaitDelay
-			}
-			left++
-		}
-	}
-	return first
-}
-
-// Signal sends a signal to the command's first process; os.ErrProcessDone if it has ended.
+// Signal sends a signal to the command's first process; os.ErrProcessDone if it has ended, whether or not Wait
+// was called.
 func (c *Cmd) Signal(sig os.Signal) error {
 	s, ok := sig.(syscall.Signal)
 	if !ok {
@@ -346,7 +302,18 @@ func (c *Cmd) signal(sig syscall.Signal, group bool) error {
 	if c.process == nil {
 		return errors.New("engine: not started")
 	}
-	return c.process.Signal(sig, group)
+	if c.over.Load() {
+		return os.ErrProcessDone
+	}
+	err := c.process.Signal(sig, group)
+	var aerr *agent.Error
+	switch {
+	case errors.As(err, &aerr):
+		return aerr.Errno
+	case errors.Is(err, os.ErrProcessDone):
+		return err
+	}
+	return opError("signal", c.sb.id, err)
 }
 
 // Output runs the command and gives what it writes to its standard output. An *ExitError has some of its

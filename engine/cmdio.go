@@ -2,70 +2,109 @@ package engine
 
 import (
 	"errors"
+	"fmt"
 	"io"
 	"io/fs"
 	"os"
 	"reflect"
-	"sync"
+	"slices"
 	"syscall"
+
+	"github.com/nestbox/nestbox/engine/internal/wire"
 )
 
-// stdio makes the command's standard streams: the descriptors to send, and which of them there are.
-func (c *Cmd) stdio() (fds []int, mask uint8, err error) {
-	stdin, err := c.input()
-	if err != nil {
-		return nil, 0, err
+// stdio is what is sent for a command's standard streams.
+type stdio struct {
+	fds  []int
+	mask uint8 // wire.Command's Stdio
+}
+
+func (s stdio) close() {
+	for _, fd := range s.fds {
+		closeFD(fd)
+	}
+}
+
+// stdio makes the command's standard streams.
+func (c *Cmd) stdio() (std stdio, err error) {
+	defer func() {
+		if err != nil {
+			std.close()
+		}
+	}()
+	if err := c.lendInput(&std); err != nil {
+		return std, err
 	}
 	stdout, err := c.output(c.Stdout)
 	if err != nil {
-		return nil, 0, err
+		return std, err
 	}
 	stderr := stdout
-	if c.Stderr == nil || !same(c.Stderr, c.Stdout) {
+	if merged := c.Stderr != nil && same(c.Stderr, c.Stdout); !merged {
 		if stderr, err = c.output(c.Stderr); err != nil {
-			return nil, 0, err
+			return std, err
+		}
+	} else if c.Spool > 0 {
+		std.mask |= wire.StdioMerged
+	}
+	if c.Stdout != nil {
+		if err := std.lend(1, stdout); err != nil {
+			return std, err
 		}
 	}
-	for n, f := range []*os.File{stdin, stdout, stderr} {
-		if f == nil {
-			continue
-		}
-		fd := f.Fd() // and the file blocks from now on, as the command expects
-		if fd == ^uintptr(0) {
-			return nil, 0, &fs.PathError{Op: "fork/exec", Path: c.Path, Err: os.ErrClosed}
-		}
-		fds = append(fds, int(fd))
-		mask |= 1 << n
+	if c.Stderr != nil && std.mask&wire.StdioMerged == 0 {
+		return std, std.lend(2, stderr)
 	}
-	return fds, mask, nil
+	return std, nil
+}
+
+// lend adds a file as descriptor n.
+func (s *stdio) lend(n int, f *os.File) error {
+	fd, err := lend(f)
+	if errors.Is(err, os.ErrClosed) {
+		s.mask |= wire.StdioClosed << n
+		return nil
+	}
+	if err == nil {
+		s.fds = append(s.fds, fd)
+		s.mask |= 1 << n
+	}
+	return err
 }
 
 // same tells whether two writers are one, for which there is to be one pipe.
 func same(a, b io.Writer) bool {
-	return a != nil && b != nil && reflect.TypeOf(a).Comparable() && a == b
+	return a != nil && b != nil && reflect.ValueOf(a).Comparable() && reflect.ValueOf(b).Comparable() && a == b
 }
 
-// input is the command's end of Stdin; nil: the null device.
-func (c *Cmd) input() (*os.File, error) {
+// lendInput adds the command's end of Stdin.
+func (c *Cmd) lendInput(std *stdio) error {
 	if c.Stdin == nil {
-		return nil, nil
+		return nil
+	}
+	if c.attached {
+		return opError("attach", c.sb.id, invalid("Stdin", "a command that runs can't be given one"))
 	}
 	if f, ok := c.Stdin.(*os.File); ok {
-		return f, nil
+		return std.lend(0, f)
 	}
 	command, host, err := c.pipe(true)
 	if err != nil {
-		return nil, err
+		return err
 	}
 	stdin := c.Stdin
 	c.copies = append(c.copies, func() error {
 		_, err := io.Copy(host, stdin)
-		if errors.Is(err, syscall.EPIPE) { // the command doesn't read all, as is its right
-			err = nil
+		var perr *fs.PathError
+		if errors.As(err, &perr) && perr.Op == "write" && perr.Path == host.Name() && errors.Is(err, syscall.EPIPE) {
+			err = nil // the command doesn't read all, as is its right
 		}
-		return errors.Join(err, host.close())
+		if cerr := host.Close(); err == nil {
+			err = cerr
+		}
+		return err
 	})
-	return command, nil
+	return std.lend(0, command)
 }
 
 // output is the command's end of a stream that goes to w; nil: the null device.
@@ -73,7 +112,7 @@ func (c *Cmd) output(w io.Writer) (*os.File, error) {
 	if w == nil {
 		return nil, nil
 	}
-	if f, ok := w.(*os.File); ok {
+	if f, ok := w.(*os.File); ok && (!c.attached && c.Spool == 0 || slices.Contains(c.given, f)) {
 		return f, nil
 	}
 	command, host, err := c.pipe(false)
@@ -82,42 +121,21 @@ func (c *Cmd) output(w io.Writer) (*os.File, error) {
 	}
 	c.copies = append(c.copies, func() error {
 		_, err := io.Copy(w, host)
-		return errors.Join(err, host.close())
+		_ = host.Close() // if w has had enough
+		return err
 	})
 	return command, nil
 }
 
 // pipe makes a pipe; the ends are closed in time.
-func (c *Cmd) pipe(toCommand bool) (command *os.File, host *pipeEnd, err error) {
-	command, f, err := pipe(toCommand)
+func (c *Cmd) pipe(toCommand bool) (command, host *os.File, err error) {
+	command, host, err = pipe(toCommand)
 	if err != nil {
 		return nil, nil, err
 	}
-	host = &pipeEnd{File: f}
 	c.given = append(c.given, command)
 	c.kept = append(c.kept, host)
 	return command, host, nil
-}
-
-// pipeEnd is the host's end of a pipe, which can be closed again and again.
-type pipeEnd struct {
-	*os.File
-	once sync.Once
-	err  error
-}
-
-// Close closes the pipe.
-func (p *pipeEnd) Close() error {
-	p.once.Do(func() { p.err = p.File.Close() })
-	return p.err
-}
-
-// close is Close by who copies: what has been closed meanwhile is in order.
-func (p *pipeEnd) close() error {
-	if err := p.Close(); !errors.Is(err, os.ErrClosed) {
-		return err
-	}
-	return nil
 }
 
 func (c *Cmd) closeGiven() {
@@ -129,7 +147,7 @@ func (c *Cmd) closeGiven() {
 
 func (c *Cmd) closeKept() {
 	for _, f := range c.kept {
-		_ = f.Close()
+		_ = f.Close() // which who copies, or the caller, may have done
 	}
 	c.kept = nil
 }
@@ -174,9 +192,9 @@ func (c *Cmd) StderrPipe() (io.ReadCloser, error) {
 	return host, nil
 }
 
-func (c *Cmd) userPipe(name string, toCommand bool) (*os.File, *pipeEnd, error) {
+func (c *Cmd) userPipe(name string, toCommand bool) (command, host *os.File, err error) {
 	if c.started {
-		return nil, nil, errors.New("engine: " + name + " after command started")
+		return nil, nil, errors.New("engine: " + name + " after process started")
 	}
 	return c.pipe(toCommand)
 }
@@ -184,7 +202,7 @@ func (c *Cmd) userPipe(name string, toCommand bool) (*os.File, *pipeEnd, error) 
 // excerpt keeps the beginning and the end of what is written to it.
 type excerpt struct {
 	head, tail []byte
-	skipped    bool
+	skipped    int64
 }
 
 // excerptSize is how much of either it keeps, in bytes.
@@ -197,14 +215,14 @@ func (e *excerpt) Write(b []byte) (int, error) {
 	e.tail = append(e.tail, b[take:]...)
 	if over := len(e.tail) - excerptSize; over > 0 {
 		e.tail = append(e.tail[:0], e.tail[over:]...)
-		e.skipped = true
+		e.skipped += int64(over)
 	}
 	return n, nil
 }
 
 func (e *excerpt) bytes() []byte {
-	if e.skipped {
-		e.head = append(e.head, "\n... some of the output is left out ...\n"...)
+	if e.skipped > 0 {
+		e.head = fmt.Appendf(e.head, "\n... omitting %d bytes ...\n", e.skipped)
 	}
 	return append(e.head, e.tail...)
 }

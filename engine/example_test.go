@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"log"
 	"net"
 	"net/http"
@@ -85,6 +86,58 @@ func ExampleSandbox_CommandContext() {
 		}
 	}
 	_ = run
+}
+
+// A shell on a terminal: what is written to the PTY is typed, what is read from it is shown.
+func ExampleCmd_StartPTY() {
+	shell := func(sb *engine.Sandbox, resized <-chan engine.WindowSize) error {
+		cmd := sb.Command("bash", "-i")
+		pty, err := cmd.StartPTY(engine.WindowSize{Rows: 24, Cols: 80})
+		if err != nil {
+			return err
+		}
+		defer pty.Close()
+		go func() { _, _ = io.Copy(pty, os.Stdin) }() // a terminal in raw mode, or a web socket
+		go func() {
+			for size := range resized {
+				_ = pty.Resize(size)
+			}
+		}()
+		if _, err := io.Copy(os.Stdout, pty); err != nil {
+			return err
+		}
+		return cmd.Wait()
+	}
+	_ = shell
+}
+
+// A build goes on when the process that started it has died. Another finds it, and gets what it wrote.
+func ExampleSandbox_Attach() {
+	begin := func(ctx context.Context, sb *engine.Sandbox) (pid int, err error) {
+		if err := sb.KeepAlive(ctx, 30*time.Minute); err != nil {
+			return 0, err
+		}
+		cmd := sb.Command("make", "all")
+		cmd.Spool = 1 << 20
+		if err := cmd.Start(); err != nil {
+			return 0, err
+		}
+		return cmd.Pid(), sb.Close()
+	}
+	finish := func(ctx context.Context, eng *engine.Engine, id string, pid int) error {
+		sb, err := eng.Reconnect(ctx, id)
+		if err != nil {
+			return err
+		}
+		defer sb.Close()
+		cmd, err := sb.Attach(ctx, pid)
+		if err != nil {
+			return err
+		}
+		cmd.Stdout, cmd.Stderr = os.Stdout, os.Stderr
+		return cmd.Run() // replays the last MiB, follows, and gives make's end
+	}
+	_, _ = begin, finish
 }
 
 // List finds sandboxes by their metadata, newest first.

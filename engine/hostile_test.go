@@ -342,3 +342,26 @@ func TestFilesOfTheAgent(t *testing.T) {
 		t.Errorf("a command afterwards: %v", err)
 	}
 }
+
+// TestDirectoryAsStream lends a command what it could leave the sandbox by.
+func TestDirectoryAsStream(t *testing.T) {
+	t.Parallel()
+	sb := create(t, open(t, ""), engine.CreateOptions{})
+	dir, err := os.Open(t.TempDir())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer dir.Close()
+	path, err := os.OpenFile("/etc/hostname", unix.O_PATH, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer path.Close()
+	for _, f := range []*os.File{dir, path} {
+		c := sb.Command("ls", "/proc/self/fd/0/..")
+		c.Stdin = f
+		if out, err := c.CombinedOutput(); !errors.Is(err, syscall.EISDIR) {
+			t.Errorf("with %s as standard input: %q, %v, want EISDIR", f.Name(), out, err)
+		}
+	}
+}

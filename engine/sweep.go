@@ -23,6 +23,8 @@ const (
 	enforceEvery = 10
 	// forgetEvery is how many times that is between looks at ended leases.
 	forgetEvery = 7200
+	// creatorTimeout is how long Open waits for a sandbox that is being created.
+	creatorTimeout = 250 * time.Millisecond
 	// holderTimeout is how long who holds a sandbox that has ended may take to say how.
 	holderTimeout = time.Second
 	// slack is how late an agent may be before the engine ends its sandbox.
@@ -246,7 +248,7 @@ func (e *Engine) sweepOne(ctx context.Context, id string, running map[string]fac
 		var err error
 		f, err = e.state.readFacts(id)
 		if errors.Is(err, fs.ErrNotExist) {
-			return e.sweepIncomplete(id)
+			return e.sweepIncomplete(id, opening)
 		}
 		if err != nil {
 			return err
@@ -287,8 +289,9 @@ func (e *Engine) settle(ctx context.Context, id string) error {
 	return nil
 }
 
-// sweepIncomplete removes a sandbox whose creator is no more.
-func (e *Engine) sweepIncomplete(id string) error {
+// sweepIncomplete removes a sandbox whose creator is no more. Of one that was killed a moment ago a child may not
+// have come to its exec, and still have the lock: that is waited for if it matters.
+func (e *Engine) sweepIncomplete(id string, wait bool) error {
 	dir, err := os.Open(e.state.sandbox(id))
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil
@@ -297,14 +300,21 @@ func (e *Engine) sweepIncomplete(id string) error {
 		return err
 	}
 	defer dir.Close()
-	unheld, err := e.state.unheld(dir)
-	if !unheld || err != nil {
-		return err
+	for deadline := time.Now().Add(creatorTimeout); ; time.Sleep(time.Millisecond) {
+		unheld, err := e.state.unheld(dir)
+		if err != nil {
+			return err
+		}
+		if _, err := e.state.readFacts(id); err == nil { // completed since
+			return nil
+		}
+		if unheld {
+			return e.clear(id, facts{})
+		}
+		if !wait || time.Now().After(deadline) {
+			return nil
+		}
 	}
-	if _, err := e.state.readFacts(id); err == nil { // completed since
-		return nil
-	}
-	return e.clear(id, facts{})
 }
 
 // adopt remembers a living sandbox that the store has lost.

@@ -28,3 +28,5 @@ func (*watch) wait(context.Context) error { return errors.ErrUnsupported }
 func (*watch) close()                     {}
 
 func networkBytes(string) (received, sent int64, err error) { return 0, 0, errors.ErrUnsupported }
+func lend(*os.File) (fd int, err error)                     { return -1, errors.ErrUnsupported }
+func closeFD(int)                                           {}

@@ -31,6 +31,7 @@ var (
 type Error struct {
 	Stage string // one of package wire's, or empty
 	Errno syscall.Errno
+	Path  string // of the program that wasn't started; empty: as it was asked for
 }
 
 func (e *Error) Error() string {
@@ -158,7 +159,11 @@ func (c *Client) deliver(b []byte, fds []int) error {
 		rep := reply{r: wire.Clone(r), fds: fds}
 		if errno != 0 {
 			wire.CloseAll(fds)
-			rep = reply{err: &Error{stage, syscall.Errno(errno)}}
+			aerr := &Error{Stage: stage, Errno: syscall.Errno(errno)}
+			if rep.r.More() {
+				aerr.Path = rep.r.Text()
+			}
+			rep = reply{err: aerr}
 		}
 		c.mu.Lock()
 		defer c.mu.Unlock() // who forgets a call has then either prevented its reply or got it
@@ -391,8 +396,17 @@ func (c *Client) Start(cmd wire.Command, files ...int) (*Process, error) {
 		return nil, err
 	}
 	wire.CloseAll(rep.fds)
+	return c.started(id, rep, exit)
+}
+
+// maxPID is PID_MAX_LIMIT of proc_sys_kernel(5).
+const maxPID = 1 << 22
+
+// started is the command that the agent has started.
+func (c *Client) started(id uint32, rep reply, exit <-chan wire.Exit) (*Process, error) {
 	pid := rep.r.Uint()
-	if rep.r.Done() != nil || pid == 0 || pid > 1<<22 { // PID_MAX_LIMIT of proc_sys_kernel(5)
+	if rep.r.Done() != nil || pid == 0 || pid > maxPID {
+		c.forget(id)
 		return nil, errReply
 	}
 	return &Process{PID: int(pid), Exit: exit, c: c, id: id}, nil

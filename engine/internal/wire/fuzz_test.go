@@ -45,3 +45,4 @@ func FuzzReadCommand(f *testing.F) { fuzzRead(f, wire.ReadCommand) }
 func FuzzReadExit(f *testing.F)    { fuzzRead(f, wire.ReadExit) }
 func FuzzReadStat(f *testing.F)    { fuzzRead(f, wire.ReadStat) }
 func FuzzReadSocket(f *testing.F)  { fuzzRead(f, wire.ReadSocket) }
+func FuzzReadProcess(f *testing.F) { fuzzRead(f, wire.ReadProcess) }

@@ -51,12 +51,25 @@ type Command struct {
 	Inherit bool
 	Dir     string // empty: the sandbox's
 	User    string // empty: the sandbox's
-	Stdio   uint8  // bit n is set if a descriptor is sent for n; else it is the null device
+	Stdio   uint8  // bit n is set if a descriptor is sent for n; else it is the null device; and see below
+	Spool   uint64 // bytes to keep of each output, whose descriptors get what is read then; 0: none
+	// PTY starts the command on a terminal of Rows and Cols, whose master is sent back.
+	PTY        bool
+	Rows, Cols uint16
 }
+
+// The other bits of Stdio.
+const (
+	// StdioClosed, to be shifted by n, is set if the command is to start without a descriptor n.
+	StdioClosed = 1 << 3
+	// StdioMerged is set if descriptors 1 and 2 are the same, for which there is to be one spool.
+	StdioMerged = 1 << 6
+)
 
 // Put adds c to m.
 func (c Command) Put(m *Message) {
 	m.Text(c.Path).Texts(c.Args).Texts(c.Env).Bool(c.Inherit).Text(c.Dir).Text(c.User).Uint(uint64(c.Stdio))
+	m.Uint(c.Spool).Bool(c.PTY).Uint(uint64(c.Rows)).Uint(uint64(c.Cols))
 }
 
 // ReadCommand reads what Put added.
@@ -69,6 +82,10 @@ func ReadCommand(r *Reader) Command {
 		Dir:     r.Text(),
 		User:    r.Text(),
 		Stdio:   uint8(r.Uint()),
+		Spool:   r.Uint(),
+		PTY:     r.Bool(),
+		Rows:    uint16(r.Uint()),
+		Cols:    uint16(r.Uint()),
 	}
 }
 
@@ -91,6 +108,42 @@ func ReadExit(r *Reader) Exit {
 		User:      time.Duration(r.Uint()),
 		Sys:       time.Duration(r.Uint()),
 		MaxRSSKiB: r.Uint(),
+	}
+}
+
+// Process is a process of the sandbox.
+type Process struct {
+	PID, PPID  int
+	Name       string   // as the kernel has it, 15 bytes at most
+	Args       []string // as far as MaxArgs go
+	User       string   // its name, or its number
+	Start      int64    // ns since the epoch
+	State      byte     // as proc_pid_stat(5) has it; 0: ended, and remembered
+	Command    bool     // a handle started it
+	Attachable bool     // it has a spool
+}
+
+// MaxArgs is how many bytes of its arguments a Process has.
+const MaxArgs = 4 << 10
+
+// Put adds p to m.
+func (p Process) Put(m *Message) {
+	m.Uint(uint64(p.PID)).Uint(uint64(p.PPID)).Text(p.Name).Texts(p.Args).Text(p.User).Int(p.Start)
+	m.Uint(uint64(p.State)).Bool(p.Command).Bool(p.Attachable)
+}
+
+// ReadProcess reads what Put added.
+func ReadProcess(r *Reader) Process {
+	return Process{
+		PID:        int(r.Uint()),
+		PPID:       int(r.Uint()),
+		Name:       r.Text(),
+		Args:       r.Texts(),
+		User:       r.Text(),
+		Start:      r.Int(),
+		State:      byte(r.Uint()),
+		Command:    r.Bool(),
+		Attachable: r.Bool(),
 	}
 }
 
@@ -131,4 +184,6 @@ const (
 	StageChdir  = "chdir"     // Dir
 	StageUser   = "user"      // no such user
 	StageExec   = "fork/exec" // fork(2) or execve(2)
+	StageSpool  = "spool"     // no room for another
+	StagePTY    = "pty"       // opening a terminal
 )

@@ -64,6 +64,11 @@ const (
 
 	OpConnect // Socket → a descriptor that is connected, or about to be
 	OpListen  // Socket → a descriptor
+
+	OpAttach    // pid of a command with a spool → path, arguments as far as they fit; OpExit follows
+	OpFollow    // request number of the OpAttach, Stdio, with descriptors for its bits 1 and 2
+	OpDetach    // request number of an OpAttach or an OpStart with a spool, 1: it was waited for → bytes missed before, since
+	OpProcesses // pid → processes of higher numbers, until none is left
 )
 
 // ErrMessage means that the other end sent what is no message of this protocol.

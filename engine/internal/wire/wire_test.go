@@ -41,6 +41,7 @@ var bodies = []struct {
 		wire.Command{Path: "sh", Args: []string{"sh", "-c", "echo \"é\"\n"}, Env: []string{"A=1"}, Inherit: true, Dir: "/", User: "1:2", Stdio: 7},
 		wire.Command{Args: []string{""}, Env: []string{"", ""}, Stdio: math.MaxUint8},
 		wire.Command{Path: strings.Repeat("p", wire.MaxMessage)},
+		wire.Command{Path: "top", Spool: math.MaxUint64, PTY: true, Rows: 24, Cols: math.MaxUint16},
 	}},
 	{"Exit", reading(wire.ReadExit), []putter{
 		wire.Exit{},
@@ -56,6 +57,10 @@ var bodies = []struct {
 		wire.Stat{},
 		wire.Stat{Dev: 1, Ino: 2, Nlink: 3, Rdev: 4, Mode: 5, UID: 6, GID: 7, Size: 8, Blksize: 9, Blocks: 10, Atime: 11, Mtime: 12, Ctime: 13},
 		wire.Stat{Dev: math.MaxUint64, Mode: math.MaxUint32, UID: math.MaxUint32, Size: math.MaxInt64, Atime: math.MinInt64, Ctime: -1},
+	}},
+	{"Process", reading(wire.ReadProcess), []putter{
+		wire.Process{},
+		wire.Process{PID: 2, PPID: 1, Name: "a) b", Args: []string{"sh", ""}, User: "root", Start: -1, State: 'S', Command: true, Attachable: true},
 	}},
 }
 
@@ -188,6 +193,7 @@ func TestMalformed(t *testing.T) {
 		{"Command with 2⁶⁴-1 Args", slices.Concat([]byte{0}, huge, []byte{0, 0, 0, 0, 0}), reading(wire.ReadCommand)},
 		{"Exit of one number", []byte{1}, reading(wire.ReadExit)},
 		{"Stat of twelve numbers", make([]byte, 12), reading(wire.ReadStat)},
+		{"Process with 2⁶⁴-1 Args", slices.Concat([]byte{2, 1, 0}, huge, []byte{0, 0, 0, 0, 0}), reading(wire.ReadProcess)},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {

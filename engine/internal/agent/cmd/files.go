@@ -37,14 +37,14 @@ func (q *request) file() error {
 		return err
 	}
 	cred := q.settings.cred
-	answer := func() error {
+	answer := func(q *request) error {
 		if err := cred.do(call); err != nil {
 			return q.fail(errnoOf(err), "")
 		}
 		return q.send(q.ok())
 	}
 	if q.op != wire.OpRemoveAll {
-		return answer()
+		return answer(q)
 	}
 	return q.slow(answer)
 }

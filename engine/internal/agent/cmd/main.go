@@ -71,7 +71,7 @@ func main() {
 		os.Exit(exitSetup)
 	}
 	go life.watch()
-	s := &server{life: life, procs: procs, conns: map[*conn]struct{}{}}
+	s := &server{life: life, procs: procs, spools: &spools{}, conns: map[*conn]struct{}{}}
 	s.listen(listenFD)
 }
 

@@ -81,41 +81,45 @@ func newProcs(null *os.File) (*procs, error) {
 	}, nil
 }
 
-// start starts a command, whose Path, Env and Dir are worked out, in a session and so in a process group
-// of its own. It borrows fds. started is called under the lock, so that the command is known before it can be
-// reaped; exited is called once it has been, on a goroutine of its own, for a handle that doesn't read may keep
-// it waiting.
-func (p *procs) start(c wire.Command, fds []int, cred *credential, started func(*command), exited func(wire.Exit)) (pid int, _ *startError) {
-	if err := checkDir(c.Dir, cred); err != 0 {
+// launch is a command with all that it takes to start it: its Path, Env and Dir are worked out.
+type launch struct {
+	wire.Command
+	cred  *credential
+	stdio [3]int // borrowed; -1: closed
+	// started is called under the lock, so that the command is known before it can be reaped. exited is called
+	// once it has been, on a goroutine of its own, for a handle that doesn't read may keep it waiting.
+	started func(*command)
+	exited  func(wire.Exit)
+}
+
+// start starts a command in a session, and so in a process group, of its own.
+func (p *procs) start(l launch) (pid int, _ *startError) {
+	if err := checkDir(l.Dir, l.cred); err != 0 {
 		return 0, &startError{wire.StageChdir, err}
 	}
-	attr := &syscall.ProcAttr{Dir: c.Dir, Env: c.Env, Sys: &syscall.SysProcAttr{Setsid: true}}
-	for n := range 3 {
-		fd := int(p.null.Fd())
-		if c.Stdio&(1<<n) != 0 {
-			fd, fds = fds[0], fds[1:]
-		}
+	attr := &syscall.ProcAttr{Dir: l.Dir, Env: l.Env, Sys: &syscall.SysProcAttr{Setsid: true, Setctty: l.PTY}}
+	for _, fd := range l.stdio {
 		attr.Files = append(attr.Files, uintptr(fd))
 	}
-	if !cred.root() {
-		attr.Sys.Credential = &syscall.Credential{Uid: cred.uid, Gid: cred.gid, Groups: cred.groups}
+	if !l.cred.root() {
+		attr.Sys.Credential = &syscall.Credential{Uid: l.cred.uid, Gid: l.cred.gid, Groups: l.cred.groups}
 	}
 
 	p.starts.RLock()
 	defer p.starts.RUnlock()
 	p.countStart(1)
 	stuck := time.AfterFunc(execTimeout, p.killStarting)
-	pid, err := syscall.ForkExec(c.Path, c.Args, attr)
+	pid, err := syscall.ForkExec(l.Path, l.Args, attr)
 	stuck.Stop()
 	p.countStart(-1)
 	if err != nil {
 		return 0, &startError{wire.StageExec, errnoOf(err)}
 	}
-	cmd := &command{pid: pid, exited: exited}
+	cmd := &command{pid: pid, exited: l.exited}
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.running[pid] = cmd
-	started(cmd)
+	l.started(cmd)
 	return pid, nil
 }
 
@@ -159,6 +163,13 @@ func (p *procs) killStarting() {
 			_ = unix.Kill(pid, unix.SIGKILL)
 		}
 	}
+}
+
+// started tells whether a handle started the process, and it hasn't been reaped.
+func (p *procs) started(pid int) bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.running[pid] != nil
 }
 
 // signal sends sig to a command's process group, or with 0 asks whether it has been reaped.
@@ -245,45 +256,52 @@ func (p *procs) reapOne(which int) bool {
 }
 
 // lookPath finds a program as os/exec does: a name with a slash as it is, another in the PATH of the
-// command's environment.
-func lookPath(file string, env []string) (string, *startError) {
+// command's environment, if the user may execute it. Relative entries of PATH start at wd.
+func lookPath(file, wd string, env []string, cred *credential) (path string, serr *startError) {
 	if strings.Contains(file, "/") {
 		return file, nil
 	}
-	var path string
+	var list string
 	for _, kv := range env {
 		if v, ok := strings.CutPrefix(kv, "PATH="); ok {
-			path = v
+			list = v
 		}
 	}
-	if file == "" || path == "" {
-		return "", &startError{wire.StageLookup, unix.ENOENT}
+	serr = &startError{wire.StageLookup, unix.ENOENT}
+	if file == "" || list == "" {
+		return "", serr
 	}
-	for _, dir := range strings.Split(path, ":") {
-		if dir == "" {
-			dir = "."
+	_ = cred.do(func() error {
+		for dir := range strings.SplitSeq(list, ":") {
+			name := dir + "/" + file
+			if !strings.HasPrefix(dir, "/") {
+				name = wd + "/" + name
+			}
+			if !executable(name) {
+				continue
+			}
+			if path, serr = name, nil; !strings.HasPrefix(dir, "/") {
+				path, serr = "", &startError{wire.StageDot, unix.ENOENT}
+			}
+			return nil
 		}
-		name := dir + "/" + file
-		var st unix.Stat_t
-		if unix.Stat(name, &st) != nil || st.Mode&unix.S_IFMT == unix.S_IFDIR || st.Mode&0o111 == 0 {
-			continue
-		}
-		if dir[0] != '/' {
-			return "", &startError{wire.StageDot, unix.ENOENT}
-		}
-		return name, nil
-	}
-	return "", &startError{wire.StageLookup, unix.ENOENT}
+		return nil
+	})
+	return path, serr
 }
 
-// checkDir tells early, and clearly, why a command couldn't start in dir. To open what is below it takes the right
-// that chdir(2) does.
+// executable tells whether the thread's user may execute the file. That root may, by its capabilities, is not
+// enough.
+func executable(name string) bool {
+	var st unix.Stat_t
+	return unix.Stat(name, &st) == nil && st.Mode&unix.S_IFMT != unix.S_IFDIR && st.Mode&0o111 != 0 &&
+		unix.Faccessat(unix.AT_FDCWD, name, unix.X_OK, unix.AT_EACCESS) == nil
+}
+
+// checkDir tells that a directory to start in isn't there. All else that is wrong with it the kernel tells.
 func checkDir(dir string, cred *credential) syscall.Errno {
 	return errnoOf(cred.do(func() error {
-		fd, err := unix.Open(dir+"/.", unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
-		if err == nil {
-			_ = unix.Close(fd)
-		}
-		return err
+		var st unix.Stat_t
+		return unix.Stat(dir, &st)
 	}))
 }

@@ -4,6 +4,7 @@ package main
 
 import (
 	"os"
+	"path"
 	"slices"
 	"strings"
 	"sync"
@@ -21,13 +22,17 @@ const (
 	// maxAside is how many requests that may take long a connection has under way.
 	maxAside = 4096
 
+	// defaultTerm is the kind of terminal that a host's most likely is.
+	defaultTerm = "xterm-256color"
+
 	defaultPath = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 )
 
 // server answers the handles.
 type server struct {
-	life  *life
-	procs *procs
+	life   *life
+	procs  *procs
+	spools *spools
 
 	// gate is read-locked while a request is under way, and locked for the moment that begins a pause.
 	gate  sync.RWMutex
@@ -55,7 +60,8 @@ type conn struct {
 	aside    chan struct{} // has an element for each request under way that may take long
 
 	mu       sync.Mutex
-	commands map[uint32]*command // by the number of the request that started them
+	commands map[uint32]*command // by the number of the request that started them, or attached to them
+	attached map[uint32]*attachment
 }
 
 // listen accepts connections for ever.
@@ -96,7 +102,13 @@ func (s *server) listen(fd int) {
 
 // add makes a connection of a socket, which it takes.
 func (s *server) add(w *wire.Conn) *conn {
-	c := &conn{server: s, w: w, aside: make(chan struct{}, maxAside), commands: map[uint32]*command{}}
+	c := &conn{
+		server:   s,
+		w:        w,
+		aside:    make(chan struct{}, maxAside),
+		commands: map[uint32]*command{},
+		attached: map[uint32]*attachment{},
+	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.conns[c] = struct{}{}
@@ -133,6 +145,7 @@ func (c *conn) close() {
 	held := c.settings != nil
 	c.settings = nil
 	_ = c.w.Close()
+	c.detachAll()
 	if held {
 		c.life.release(func(bool) {})
 	}
@@ -187,6 +200,14 @@ func (c *conn) dispatch(b []byte, fds []int) error {
 		return q.signal()
 	case wire.OpConnect, wire.OpListen:
 		return q.socket()
+	case wire.OpAttach:
+		return q.attach()
+	case wire.OpFollow:
+		return q.follow()
+	case wire.OpDetach:
+		return q.detach()
+	case wire.OpProcesses:
+		return q.processes()
 	default:
 		return q.file()
 	}
@@ -207,8 +228,8 @@ func (q *request) closeFiles() {
 	q.fds = nil
 }
 
-// slow answers a request aside, for it may take long. f must not read from the request any more.
-func (q *request) slow(f func() error) error {
+// slow answers a request aside, for it may take long. f gets the request, of which all is read.
+func (q *request) slow(f func(*request) error) error {
 	select {
 	case q.aside <- struct{}{}:
 	default:
@@ -219,7 +240,7 @@ func (q *request) slow(f func() error) error {
 	go func() {
 		defer func() { <-later.aside }()
 		defer later.closeFiles()
-		_ = f() // the handle may be gone
+		_ = f(&later) // the handle may be gone
 	}()
 	return nil
 }
@@ -232,6 +253,15 @@ func (q *request) ok() *wire.Message {
 // fail answers a request that didn't go well.
 func (q *request) fail(errno syscall.Errno, stage string) error {
 	return q.send(wire.New(nil, wire.OpReply, q.id).Uint(uint64(errno)).Text(stage))
+}
+
+// failStart answers that a command was not started.
+func (q *request) failStart(l launch, serr *startError) error {
+	m := wire.New(nil, wire.OpReply, q.id).Uint(uint64(serr.errno)).Text(serr.stage)
+	if len(l.Path) <= unix.PathMax {
+		m.Text(l.Path)
+	}
+	return q.send(m)
 }
 
 func (q *request) send(m *wire.Message, fds ...int) error {
@@ -307,64 +337,101 @@ func (q *request) start() error {
 	if err := q.r.Done(); err != nil {
 		return err
 	}
-	files := 0
-	for n := range 3 {
-		files += int(cmd.Stdio >> n & 1)
-	}
-	if files != len(q.fds) {
+	l := launch{Command: cmd}
+	if !q.stdio(&l) {
 		return wire.ErrMessage
 	}
-	cred, env := q.settings.cred, q.settings.env
-	if cmd.User != "" {
-		var ok bool
-		if cred, ok = lookupUser(cmd.User); !ok {
-			return q.fail(unix.ENOENT, wire.StageUser)
-		}
-		env = environ(cred, q.settings.own)
-	}
-	path, serr := lookPath(cmd.Path, env)
-	if serr != nil {
+	if serr := q.resolve(&l); serr != nil {
 		return q.fail(serr.errno, serr.stage)
 	}
-	cmd.Path = path
-	dir := q.abs(cmd.Dir)
-	switch {
-	case !cmd.Inherit:
-		env = cmd.Env
-	case cmd.Dir != "":
-		env = append(slices.Clip(env), "PWD="+dir)
-	}
-	cmd.Env, cmd.Dir = env, dir
-	fds := q.fds
-	return q.slow(func() error { return q.startAside(cmd, fds, cred) })
+	return q.slow(func(q *request) error { return q.launch(l) })
 }
 
-// startAside starts a command, unless a pause has begun meanwhile.
-func (q *request) startAside(cmd wire.Command, fds []int, cred *credential) error {
+// launch starts a command, unless a pause has begun meanwhile.
+func (q *request) launch(l launch) error {
 	q.gate.RLock()
 	defer q.gate.RUnlock()
 	if q.epoch != q.server.epoch {
 		return nil
 	}
-	c, id := q.conn, q.id
-	started := func(command *command) {
-		c.mu.Lock()
-		c.commands[id] = command
-		c.mu.Unlock()
+	l.started, l.exited = q.started, q.exited
+	switch {
+	case l.PTY:
+		return q.startPTY(l)
+	case l.Spool > 0:
+		return q.startSpooled(l)
 	}
-	exited := func(e wire.Exit) {
-		c.mu.Lock()
-		delete(c.commands, id)
-		c.mu.Unlock()
-		m := wire.New(nil, wire.OpExit, id)
-		e.Put(m)
-		_ = c.w.Send(m.Bytes()) // the handle may be gone
-	}
-	pid, serr := q.procs.start(cmd, fds, cred, started, exited)
+	pid, serr := q.procs.start(l)
 	if serr != nil {
-		return q.fail(serr.errno, serr.stage)
+		return q.failStart(l, serr)
 	}
 	return q.send(q.ok().Uint(uint64(pid))) // the exit may have been told before
+}
+
+// stdio gives a command the descriptors that were sent for it. It is false if they aren't those announced.
+func (q *request) stdio(l *launch) bool {
+	fds := q.fds
+	for n := range l.stdio {
+		switch {
+		case l.Stdio&(wire.StdioClosed<<n) != 0:
+			l.stdio[n] = -1
+		case l.Stdio&(1<<n) == 0:
+			l.stdio[n] = int(q.procs.null.Fd())
+		case len(fds) == 0:
+			return false
+		default:
+			l.stdio[n], fds = fds[0], fds[1:]
+		}
+	}
+	return len(fds) == 0
+}
+
+// resolve works out a command's user, environment, program and directory.
+func (q *request) resolve(l *launch) *startError {
+	env := q.settings.env
+	l.cred = q.settings.cred
+	if l.User != "" {
+		var ok bool
+		if l.cred, ok = lookupUser(l.User); !ok {
+			return &startError{wire.StageUser, unix.ENOENT}
+		}
+		env = environ(l.cred, q.settings.own)
+	}
+	program, serr := lookPath(l.Path, q.settings.dir, env, l.cred)
+	if serr != nil {
+		return serr
+	}
+	named := l.Dir != ""
+	l.Path, l.Dir = program, q.abs(l.Dir)
+	if !l.Inherit {
+		return nil
+	}
+	more := slices.Clone(env)
+	if named {
+		more = append(more, "PWD="+path.Clean(l.Dir))
+	}
+	if l.PTY && !slices.ContainsFunc(env, func(kv string) bool { return strings.HasPrefix(kv, "TERM=") }) {
+		more = append(more, "TERM="+defaultTerm)
+	}
+	l.Env = unique(more)
+	return nil
+}
+
+// started makes a command known by the request's number.
+func (q *request) started(command *command) {
+	q.conn.mu.Lock()
+	defer q.conn.mu.Unlock()
+	q.commands[q.id] = command
+}
+
+// exited tells the handle how the request's command has ended.
+func (q *request) exited(e wire.Exit) {
+	q.conn.mu.Lock()
+	delete(q.commands, q.id)
+	q.conn.mu.Unlock()
+	m := wire.New(nil, wire.OpExit, q.id)
+	e.Put(m)
+	_ = q.send(m) // the handle may be gone
 }
 
 func (q *request) signal() error {
@@ -426,15 +493,17 @@ func configure(cfg wire.Config) (*settings, *startError) {
 	return s, nil
 }
 
-// environ is env below the variables that every command gets. Of a variable that is there twice the
-// last counts.
+// environ is env below the variables that every command gets.
 func environ(cred *credential, env []string) []string {
 	all := []string{"PATH=" + defaultPath, "HOME=" + cred.home}
 	if cred.name != "" {
 		all = append(all, "USER="+cred.name)
 	}
-	all = append(all, env...)
-	var out []string
+	return unique(append(all, env...))
+}
+
+// unique drops all but the last value of each variable.
+func unique(all []string) (out []string) {
 	for i, kv := range all {
 		key, _, _ := strings.Cut(kv, "=")
 		last := true

@@ -1,0 +1,81 @@
+package agent
+
+import (
+	"context"
+	"math"
+
+	"github.com/nestbox/nestbox/engine/internal/wire"
+)
+
+// maxProcesses is how many processes an agent may tell of.
+const maxProcesses = 1 << 16
+
+// Attach follows the command pid, which has a spool: syscall.EINVAL if it has none, syscall.ESRCH if there is no
+// such process. It gives what the command was started with.
+func (c *Client) Attach(ctx context.Context, pid int) (_ *Process, path string, args []string, err error) {
+	exit := make(chan wire.Exit, 1)
+	id, rep, err := c.call(ctx, wire.OpAttach, exit, func(m *wire.Message) { m.Uint(uint64(pid)) })
+	if err != nil {
+		return nil, "", nil, err
+	}
+	wire.CloseAll(rep.fds)
+	path, args = rep.r.Text(), rep.r.Texts()
+	if rep.r.Done() != nil {
+		c.forget(id)
+		return nil, "", nil, errReply
+	}
+	return &Process{PID: pid, Exit: exit, c: c, id: id}, path, args, nil
+}
+
+// Follow has the descriptors files, which it borrows, one for each of bits 1 and 2 of stdio, get the output of a
+// command that was attached to.
+func (p *Process) Follow(stdio uint8, files ...int) error {
+	return p.c.simple(context.Background(), wire.OpFollow, func(m *wire.Message) {
+		m.Uint(uint64(p.id)).Uint(uint64(stdio))
+	}, nil, files...)
+}
+
+// Detach follows a command that has a spool no more. If it has ended, and waited says that its end was taken note
+// of, the sandbox forgets it. Detach tells how many bytes of the output there were before the oldest that was
+// kept at the time of Follow, and how many were missed since. If Exit hasn't given the end it is closed.
+func (p *Process) Detach(waited bool) (before, since int64, err error) {
+	err = p.c.simple(context.Background(), wire.OpDetach, func(m *wire.Message) {
+		m.Uint(uint64(p.id)).Bool(waited)
+	}, func(r *wire.Reader) {
+		before, since = int64(r.Uint()&math.MaxInt64), int64(r.Uint()&math.MaxInt64)
+	})
+	p.c.mu.Lock()
+	exit := p.c.exits[p.id]
+	delete(p.c.exits, p.id)
+	p.c.mu.Unlock()
+	if exit != nil {
+		close(exit)
+	}
+	return before, since, err
+}
+
+// Processes tells what runs in the sandbox, in the order of the numbers.
+func (c *Client) Processes(ctx context.Context) ([]wire.Process, error) {
+	var list []wire.Process
+	for after := 0; ; {
+		n := len(list)
+		_, rep, err := c.call(ctx, wire.OpProcesses, nil, func(m *wire.Message) { m.Uint(uint64(after)) })
+		if err != nil {
+			return nil, err
+		}
+		wire.CloseAll(rep.fds)
+		for rep.r.More() {
+			p := wire.ReadProcess(rep.r)
+			if rep.r.Err() != nil || p.PID <= after || p.PID > maxPID || p.PPID < 0 || p.PPID > maxPID || len(list) == maxProcesses {
+				return nil, errReply
+			}
+			list, after = append(list, p), p.PID
+		}
+		if rep.r.Err() != nil {
+			return nil, errReply
+		}
+		if len(list) == n {
+			return list, nil
+		}
+	}
+}
