@@ -179,8 +179,8 @@ func TestAttachAfterEnd(t *testing.T) {
 	if eerr := err.(*engine.ExitError); string(eerr.Stderr) != "to stderr\n" {
 		t.Errorf("stderr: %q", eerr.Stderr)
 	}
-	if got := processes(t, sb); len(got) != 0 {
-		t.Errorf("left: %v", got)
+	if p, ok := processes(t, sb)[pid]; ok {
+		t.Errorf("remembered after it was waited for: %+v", p)
 	}
 }
 
