@@ -72,6 +72,22 @@ func (s *stdio) lend(n int, f *os.File) error {
 	return err
 }
 
+// tapped is w, and tells who listens what is written.
+func (c *Cmd) tapped(w io.Writer) io.Writer {
+	if c.sb.tap == nil {
+		return w
+	}
+	command := c.String()
+	return writerFunc(func(b []byte) (int, error) {
+		c.sb.tap(command, b)
+		return w.Write(b)
+	})
+}
+
+type writerFunc func([]byte) (int, error)
+
+func (f writerFunc) Write(b []byte) (int, error) { return f(b) }
+
 // same tells whether two writers are one, for which there is to be one pipe.
 func same(a, b io.Writer) bool {
 	return a != nil && b != nil && reflect.ValueOf(a).Comparable() && reflect.ValueOf(b).Comparable() && a == b
@@ -120,7 +136,7 @@ func (c *Cmd) output(w io.Writer) (*os.File, error) {
 		return nil, err
 	}
 	c.copies = append(c.copies, func() error {
-		_, err := io.Copy(w, host)
+		_, err := io.Copy(c.tapped(w), host)
 		_ = host.Close() // if w has had enough
 		return err
 	})

@@ -9,6 +9,7 @@ import (
 
 	"github.com/nestbox/nestbox/engine/internal/agent"
 	"github.com/nestbox/nestbox/engine/internal/container"
+	"github.com/nestbox/nestbox/engine/internal/tap"
 	"github.com/nestbox/nestbox/engine/internal/wire"
 	"github.com/nestbox/nestbox/lease"
 	"github.com/nestbox/nestbox/rootfs"
@@ -203,7 +204,9 @@ func (c *creation) hold(ctx context.Context, client *agent.Client) (*Sandbox, er
 		return nil, err
 	}
 	c.e.emit(lease.Event{Kind: lease.EventCreated, ID: c.id, ExpiresAt: l.ExpiresAt})
-	return c.e.handle(c.id, c.dir, client, held(info)), nil
+	sb := c.e.handle(c.id, c.dir, client, held(info))
+	sb.tap = tap.From(ctx)
+	return sb, nil
 }
 
 // holdError says what the agent's error means for the options.

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/nestbox/nestbox/engine/internal/agent"
+	"github.com/nestbox/nestbox/engine/internal/tap"
 	"github.com/nestbox/nestbox/fsapi"
 	"github.com/nestbox/nestbox/lease"
 )
@@ -23,6 +24,7 @@ type Sandbox struct {
 	hold   *holding
 	fs     *fsapi.FS
 	dir    *os.File // with the lock
+	tap    tap.Func // nil: nobody listens
 	done   chan struct{}
 
 	mu        sync.Mutex
