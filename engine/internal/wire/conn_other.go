@@ -12,6 +12,7 @@ type Conn struct{}
 
 func Dial(*os.File, string) (*Conn, error)       { return nil, errors.ErrUnsupported }
 func Listen(*os.File, string) (*os.File, error)  { return nil, errors.ErrUnsupported }
+func Pair() (*Conn, *os.File, error)             { return nil, nil, errors.ErrUnsupported }
 func (*Conn) Close() error                       { return errors.ErrUnsupported }
 func (*Conn) Send([]byte, ...int) error          { return errors.ErrUnsupported }
 func (*Conn) Recv([]byte) ([]byte, []int, error) { return nil, nil, errors.ErrUnsupported }

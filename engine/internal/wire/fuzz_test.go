@@ -40,3 +40,6 @@ func FuzzReadInfo(f *testing.F)    { fuzzRead(f, wire.ReadInfo) }
 func FuzzReadCommand(f *testing.F) { fuzzRead(f, wire.ReadCommand) }
 func FuzzReadExit(f *testing.F)    { fuzzRead(f, wire.ReadExit) }
 func FuzzReadStat(f *testing.F)    { fuzzRead(f, wire.ReadStat) }
+func FuzzReadPlace(f *testing.F)   { fuzzRead(f, wire.ReadPlace) }
+
+func FuzzReadWatchEvent(f *testing.F) { fuzzRead(f, wire.ReadWatchEvent) }

@@ -56,6 +56,15 @@ const (
 	OpSymlink   // target, name
 	OpChmod     // name, mode
 	OpChown     // name, uid, gid
+
+	OpLink        // old, new
+	OpTruncate    // name, size
+	OpChtimes     // name, Attr of which the times count
+	OpSetAttr     // with a descriptor, Attr
+	OpPlace       // with a directory's descriptor, Place → of a file or directory a descriptor
+	OpWatch       // with a socket, over which OpWatch messages of WatchEvents come
+	OpWatchAdd    // request number of the OpWatch, name, 1: don't follow a link → watch descriptor
+	OpWatchRemove // request number of the OpWatch, watch descriptor
 )
 
 // ErrMessage means that the other end sent what is no message of this protocol.

@@ -52,6 +52,16 @@ var bodies = []struct {
 		wire.Stat{Dev: 1, Ino: 2, Nlink: 3, Rdev: 4, Mode: 5, UID: 6, GID: 7, Size: 8, Blksize: 9, Blocks: 10, Atime: 11, Mtime: 12, Ctime: 13},
 		wire.Stat{Dev: math.MaxUint64, Mode: math.MaxUint32, UID: math.MaxUint32, Size: math.MaxInt64, Atime: math.MinInt64, Ctime: -1},
 	}},
+	{"Place", reading(wire.ReadPlace), []putter{
+		wire.Place{},
+		wire.Place{Name: "a/b\n\xff", Kind: wire.PlaceSymlink, Target: "../c", Attr: wire.Attr{Mode: 0o644, UID: -1, GID: 1000, Atime: wire.LeaveTime, Mtime: 1}},
+		wire.Place{Kind: math.MaxUint8, Attr: wire.Attr{Mode: -1, UID: math.MaxInt64, GID: math.MinInt64, Mtime: math.MaxInt64}},
+	}},
+	{"WatchEvent", reading(wire.ReadWatchEvent), []putter{
+		wire.WatchEvent{},
+		wire.WatchEvent{WD: 7, Mask: 1 << 30, Name: "a\x00b"},
+		wire.WatchEvent{WD: -1, Mask: math.MaxUint32, Name: strings.Repeat("n", 255)},
+	}},
 }
 
 // encode makes a message of a body.

@@ -28,6 +28,16 @@ func (q *request) file() error {
 		return q.stat()
 	case wire.OpReadlink:
 		return q.readlink()
+	case wire.OpSetAttr:
+		return q.setAttr()
+	case wire.OpPlace:
+		return q.place()
+	case wire.OpWatch:
+		return q.watch()
+	case wire.OpWatchAdd:
+		return q.watchAdd()
+	case wire.OpWatchRemove:
+		return q.watchRemove()
 	}
 	call, err := q.call()
 	if err != nil {
@@ -35,10 +45,7 @@ func (q *request) file() error {
 	}
 	cred := q.settings.cred
 	answer := func() error {
-		if err := cred.do(call); err != nil {
-			return q.fail(errnoOf(err), "")
-		}
-		return q.send(q.ok())
+		return q.answer(cred.do(call))
 	}
 	if q.op != wire.OpRemoveAll {
 		return answer()
@@ -78,6 +85,15 @@ func (q *request) call() (func() error, error) {
 	case wire.OpChown:
 		uid, gid := int(q.r.Int()), int(q.r.Int())
 		f = func() error { return unix.Chown(name, uid, gid) }
+	case wire.OpLink:
+		to := q.name()
+		f = func() error { return unix.Link(name, to) }
+	case wire.OpTruncate:
+		size := q.r.Int()
+		f = func() error { return unix.Truncate(name, size) }
+	case wire.OpChtimes:
+		attr := wire.ReadAttr(q.r)
+		f = func() error { return chtimes(name, attr) }
 	default:
 		return nil, wire.ErrMessage
 	}

@@ -50,6 +50,7 @@ type conn struct {
 
 	mu       sync.Mutex
 	commands map[uint32]*command // by the number of the request that started them
+	watches  map[uint32]*watch   // by the number of their OpWatch
 }
 
 // listen accepts connections for ever.
@@ -110,6 +111,7 @@ func (c *conn) close() {
 	held := c.settings != nil
 	c.settings = nil
 	_ = c.w.Close()
+	c.closeWatches()
 	if held {
 		c.life.release(func(bool) {})
 	}
