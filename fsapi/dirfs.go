@@ -28,7 +28,7 @@ func in[T any](d dirFS, op, name string, f func(string) (T, error)) (v T, err er
 	if d.dir == "" {
 		return v, pathError(op, name, errors.New("DirFS with empty root"))
 	}
-	if !fs.ValidPath(name) || strings.ContainsRune(name, 0) {
+	if !fs.ValidPath(name) || strings.ContainsRune(d.dir+name, 0) {
 		return v, pathError(op, name, fs.ErrInvalid)
 	}
 	v, err = f(join(d.dir, name))
@@ -56,8 +56,12 @@ func (d dirFS) ReadDir(name string) ([]fs.DirEntry, error) {
 }
 
 func (d dirFS) Sub(name string) (fs.FS, error) {
-	if name == "." {
+	switch {
+	case !fs.ValidPath(name):
+		return nil, pathError("sub", name, fs.ErrInvalid)
+	case name == ".":
 		return d, nil
+	default:
+		return dirFS{d.fs, join(d.dir, name)}, nil
 	}
-	return in(d, "sub", name, func(name string) (fs.FS, error) { return dirFS{d.fs, name}, nil })
 }

@@ -67,7 +67,7 @@ func (q *request) call() (func() error, error) {
 		perm := uint32(q.r.Uint())
 		f = func() error { return unix.Mkdir(name, perm) }
 	case wire.OpMkdirAll:
-		perm := os.FileMode(q.r.Uint())
+		perm := fileMode(uint32(q.r.Uint()))
 		f = func() error { return os.MkdirAll(name, perm) }
 	case wire.OpRemove:
 		f = func() error { return os.Remove(name) }
@@ -98,6 +98,15 @@ func (q *request) call() (func() error, error) {
 		return nil, wire.ErrMessage
 	}
 	return f, q.r.Done()
+}
+
+// fileMode is a permission of inode(7) as package os has it. Of the bits above, mkdir(2) minds the sticky one.
+func fileMode(mode uint32) os.FileMode {
+	m := os.FileMode(mode & 0o777)
+	if mode&unix.S_ISVTX != 0 {
+		m |= os.ModeSticky
+	}
+	return m
 }
 
 // name reads a name. An empty one stays so, for the kernel to refuse.
