@@ -115,7 +115,10 @@ func opened[F file](f F, err error) (file, error) {
 }
 
 // trace is what a case has seen.
-type trace struct{ lines []string }
+type trace struct {
+	lines []string
+	guest bool // every error is an *fs.PathError
+}
 
 func (t *trace) add(what string, values ...any) {
 	line := what + ":"
@@ -125,6 +128,9 @@ func (t *trace) add(what string, values ...any) {
 			line += " ok"
 		case error:
 			line += " " + errorClass(v)
+			if pe := (*fs.PathError)(nil); t.guest && v != io.EOF && !errors.As(v, &pe) {
+				line += fmt.Sprintf(" in a %T", v)
+			}
 		case fs.FileInfo:
 			line += " " + describe(v)
 		case []byte:
@@ -229,7 +235,8 @@ func init() {
 func conform(sys fileSystem) map[string][]string {
 	all := map[string][]string{}
 	for i, c := range conformance {
-		t := &trace{}
+		_, guest := sys.(guestFiles)
+		t := &trace{guest: guest}
 		dir := fmt.Sprintf("case%d", i)
 		t.add("mkdir", sys.Mkdir(dir, 0o755))
 		c.run(t, sys, dir+"/")

@@ -11,8 +11,9 @@ import (
 )
 
 const (
-	// maxWatches is how many OpWatch a connection has at a time.
-	maxWatches = 128
+	// maxWatches is how many OpWatch a connection has at a time. Each is an inotify instance, of which the kernel
+	// allows a user of the host, and so all sandboxes, 128 unless fs.inotify.max_user_instances says more.
+	maxWatches = 64
 
 	watchMask = unix.IN_CREATE | unix.IN_MODIFY | unix.IN_ATTRIB | unix.IN_DELETE | unix.IN_MOVED_FROM | unix.IN_MOVED_TO |
 		unix.IN_DELETE_SELF | unix.IN_MOVE_SELF | unix.IN_ONLYDIR
