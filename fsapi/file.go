@@ -39,10 +39,20 @@ func (f *File) WriteString(s string) (int, error) { return f.f.WriteString(s) }
 func (f *File) WriteAt(b []byte, off int64) (int, error) { return f.f.WriteAt(b, off) }
 
 // ReadFrom writes all that r has.
-func (f *File) ReadFrom(r io.Reader) (int64, error) { return f.f.ReadFrom(r) }
+func (f *File) ReadFrom(r io.Reader) (int64, error) {
+	if n, ok, err := send(f, r); ok {
+		return n, pathError("write", f.name, err)
+	}
+	return f.f.ReadFrom(r)
+}
 
 // WriteTo writes all that is left of the file to w.
-func (f *File) WriteTo(w io.Writer) (int64, error) { return f.f.WriteTo(w) }
+func (f *File) WriteTo(w io.Writer) (int64, error) {
+	if n, ok, err := send(w, f); ok {
+		return n, pathError("write", f.name, err)
+	}
+	return f.f.WriteTo(w)
+}
 
 // Seek sets where the next Read or Write begins. On a directory, Seek(0, io.SeekStart) begins the
 // listing anew.
