@@ -138,6 +138,9 @@ func (a *archive) file(name, as string) error {
 	if !fi.Mode().IsRegular() {
 		return nil // replaced by a directory
 	}
+	if fi.Size() < 0 {
+		return fs.ErrInvalid
+	}
 	if first := a.first(fi, as); first != "" {
 		hdr.Typeflag, hdr.Linkname = tar.TypeLink, first
 		return a.w.WriteHeader(hdr)

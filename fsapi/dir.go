@@ -9,7 +9,7 @@ import (
 
 // MaxReadDir is how many entries ReadDir lists at once. Larger directories are to be opened and listed piece by
 // piece.
-const MaxReadDir = 1 << 22
+const MaxReadDir = 1 << 21
 
 // Entry is a directory's entry as the agent lists it.
 type Entry struct {
