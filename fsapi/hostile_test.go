@@ -23,7 +23,6 @@ type hostile struct {
 	entries []fsapi.Entry
 	wd      func() int32
 	events  []fsapi.RawEvent
-	ended   bool // nothing answers any more
 }
 
 func (h *hostile) Open(string, int, uint32) (*os.File, error) { return os.Open(h.path) }
