@@ -4,6 +4,7 @@ import (
 	"io"
 	"io/fs"
 	"os"
+	"sync"
 )
 
 // File is an open file or directory of a sandbox. What it reads and writes goes straight to the file,
@@ -15,6 +16,7 @@ type File struct {
 	fs    *FS
 	name  string
 
+	mu      sync.Mutex
 	pending []Entry // listed, and not yet returned by ReadDir
 }
 
@@ -37,20 +39,46 @@ func (f *File) WriteString(s string) (int, error) { return f.f.WriteString(s) }
 func (f *File) WriteAt(b []byte, off int64) (int, error) { return f.f.WriteAt(b, off) }
 
 // ReadFrom writes all that r has.
-func (f *File) ReadFrom(r io.Reader) (int64, error) { return f.f.ReadFrom(r) }
+func (f *File) ReadFrom(r io.Reader) (int64, error) {
+	if n, ok, err := send(f, r); ok {
+		return n, pathError("write", f.name, err)
+	}
+	return f.f.ReadFrom(r)
+}
 
 // WriteTo writes all that is left of the file to w.
-func (f *File) WriteTo(w io.Writer) (int64, error) { return f.f.WriteTo(w) }
+func (f *File) WriteTo(w io.Writer) (int64, error) {
+	if n, ok, err := send(w, f); ok {
+		return n, pathError("write", f.name, err)
+	}
+	return f.f.WriteTo(w)
+}
 
 // Seek sets where the next Read or Write begins. On a directory, Seek(0, io.SeekStart) begins the
 // listing anew.
 func (f *File) Seek(offset int64, whence int) (int64, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
 	f.pending = nil
 	return f.f.Seek(offset, whence)
 }
 
 // Sync has the file's content written to disk.
 func (f *File) Sync() error { return f.f.Sync() }
+
+// Chmod sets the permission bits, with setuid, setgid and sticky.
+func (f *File) Chmod(mode fs.FileMode) error {
+	attr := leave
+	attr.Mode = int64(unixMode(mode))
+	return pathError("chmod", f.name, f.agent.SetAttr(f.f, attr))
+}
+
+// Chown sets the owner, by the sandbox's ids. -1 leaves one as it is.
+func (f *File) Chown(uid, gid int) error {
+	attr := leave
+	attr.UID, attr.GID = int64(uid), int64(gid)
+	return pathError("chown", f.name, f.agent.SetAttr(f.f, attr))
+}
 
 // Truncate sets the file's size, in bytes.
 func (f *File) Truncate(size int64) error { return f.f.Truncate(size) }

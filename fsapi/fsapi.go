@@ -14,6 +14,7 @@ import (
 	"io"
 	"io/fs"
 	"os"
+	"time"
 )
 
 // MaxReadFile is the size of the largest file that ReadFile reads, in bytes. Larger ones are to be
@@ -40,6 +41,19 @@ type Agent interface {
 	Symlink(target, name string) error
 	Chmod(name string, mode uint32) error
 	Chown(name string, uid, gid int) error
+	Link(oldname, newname string) error
+	Truncate(name string, size int64) error
+	// Chtimes sets the times of attr.
+	Chtimes(name string, attr Attr) error
+	SetAttr(f *os.File, attr Attr) error
+	// Place puts something below an open directory. Of a regular file, which is empty and to be written, and
+	// of a directory it gives a file that is the caller's. ErrInsecurePath means that a link leads out.
+	Place(dir *os.File, p Place) (*os.File, error)
+	// Watch begins a watch of nothing yet.
+	Watch() (Watcher, error)
+	// Gone is closed when the sandbox can't be reached any more; then Err says why.
+	Gone() <-chan struct{}
+	Err() error
 }
 
 // FS is the file system of a sandbox, with the rights of the sandbox's user. It is safe for concurrent
@@ -188,6 +202,24 @@ func (f *FS) Symlink(oldname, newname string) error {
 // Chmod sets the permission bits of the file that name leads to, with setuid, setgid and sticky.
 func (f *FS) Chmod(name string, mode fs.FileMode) error {
 	return pathError("chmod", name, f.agent.Chmod(name, unixMode(mode)))
+}
+
+// Chtimes sets the times of access and modification of the file that name leads to. A zero time leaves one
+// as it is.
+func (f *FS) Chtimes(name string, atime, mtime time.Time) error {
+	attr := leave
+	attr.Atime, attr.Mtime = nanos(atime), nanos(mtime)
+	return pathError("chtimes", name, f.agent.Chtimes(name, attr))
+}
+
+// Truncate sets the size, in bytes, of the file that name leads to.
+func (f *FS) Truncate(name string, size int64) error {
+	return pathError("truncate", name, f.agent.Truncate(name, size))
+}
+
+// Link makes newname a hard link to oldname, which is not followed if it is a symbolic link.
+func (f *FS) Link(oldname, newname string) error {
+	return linkError("link", oldname, newname, f.agent.Link(oldname, newname))
 }
 
 // Chown sets the owner, by the sandbox's ids, of the file that name leads to. -1 leaves one as it is.

@@ -3,6 +3,7 @@ package fsapi
 import (
 	"errors"
 	"io/fs"
+	"math"
 	"os"
 	"strings"
 	"syscall"
@@ -16,6 +17,27 @@ type Stat struct {
 	Mode, UID, GID        uint32 // Mode as in inode(7)
 	Size, Blksize, Blocks int64
 	Atime, Mtime, Ctime   int64 // ns since the epoch
+}
+
+// Attr is what is to be set of a file. A Mode, UID or GID of -1 and LeaveTime leave a thing as it is.
+type Attr struct {
+	Mode         int64 // permission, setuid, setgid and sticky of inode(7)
+	UID, GID     int64
+	Atime, Mtime int64 // ns since the epoch
+}
+
+// LeaveTime is, in an Attr, a time that stays as it is.
+const LeaveTime = math.MinInt64
+
+// leave is an Attr that leaves everything as it is.
+var leave = Attr{-1, -1, -1, LeaveTime, LeaveTime}
+
+// nanos is a time of an Attr.
+func nanos(t time.Time) int64 {
+	if t.IsZero() {
+		return LeaveTime
+	}
+	return t.UnixNano()
 }
 
 type fileInfo struct {

@@ -25,21 +25,12 @@ func (c *Client) Open(name string, flags int, perm uint32) (*os.File, error) {
 		wire.CloseAll(rep.fds)
 		return nil, errReply
 	}
-	f := os.NewFile(uintptr(rep.fds[0]), name)
-	fi, err := f.Stat()
-	if err == nil && !fi.Mode().IsRegular() && !fi.IsDir() {
-		err = errReply
-	}
-	if err != nil {
-		_ = f.Close()
-		return nil, err
-	}
-	return f, nil
+	return received(rep.fds[0], name)
 }
 
 // ReadDir lists entries of an open directory for fsapi.
 func (c *Client) ReadDir(dir *os.File) (list []fsapi.Entry, err error) {
-	_, rep, err := c.callWith(dir, wire.OpReadDir)
+	rep, err := c.callWith(dir, wire.OpReadDir, nil)
 	if err != nil {
 		return nil, fileError(err)
 	}
@@ -77,23 +68,23 @@ func validEntry(name string) bool {
 }
 
 // callWith makes a request about a file that the caller has open.
-func (c *Client) callWith(f *os.File, op wire.Op) (id uint32, rep reply, err error) {
+func (c *Client) callWith(f *os.File, op wire.Op, put func(*wire.Message)) (rep reply, err error) {
 	rc, err := f.SyscallConn()
 	if err != nil {
-		return 0, reply{}, err
+		return reply{}, err
 	}
 	cerr := rc.Control(func(fd uintptr) {
-		id, rep, err = c.call(context.Background(), op, nil, nil, int(fd))
+		_, rep, err = c.call(context.Background(), op, nil, put, int(fd))
 	})
 	if cerr != nil {
-		return 0, reply{}, os.ErrClosed
+		return reply{}, os.ErrClosed
 	}
-	return id, rep, err
+	return rep, err
 }
 
 // Fstat describes an open file for fsapi.
 func (c *Client) Fstat(f *os.File) (fsapi.Stat, error) {
-	_, rep, err := c.callWith(f, wire.OpFstat)
+	rep, err := c.callWith(f, wire.OpFstat, nil)
 	return readStat(rep, err)
 }
 
@@ -170,6 +161,58 @@ func (c *Client) Chmod(name string, mode uint32) error {
 // Chown sets an owner for fsapi.
 func (c *Client) Chown(name string, uid, gid int) error {
 	return c.names(wire.OpChown, func(m *wire.Message) { m.Text(name).Int(int64(uid)).Int(int64(gid)) })
+}
+
+// Link makes a hard link for fsapi.
+func (c *Client) Link(oldname, newname string) error {
+	return c.names(wire.OpLink, func(m *wire.Message) { m.Text(oldname).Text(newname) })
+}
+
+// Truncate sets a size for fsapi.
+func (c *Client) Truncate(name string, size int64) error {
+	return c.names(wire.OpTruncate, func(m *wire.Message) { m.Text(name).Int(size) })
+}
+
+// Chtimes sets the times of attr for fsapi.
+func (c *Client) Chtimes(name string, attr fsapi.Attr) error {
+	return c.names(wire.OpChtimes, func(m *wire.Message) { wire.Attr(attr).Put(m.Text(name)) })
+}
+
+// SetAttr sets attr of an open file for fsapi.
+func (c *Client) SetAttr(f *os.File, attr fsapi.Attr) error {
+	rep, err := c.callWith(f, wire.OpSetAttr, wire.Attr(attr).Put)
+	if err != nil {
+		return fileError(err)
+	}
+	wire.CloseAll(rep.fds)
+	if rep.r.Done() != nil {
+		return errReply
+	}
+	return nil
+}
+
+// Place puts something below an open directory for fsapi.
+func (c *Client) Place(dir *os.File, p fsapi.Place) (*os.File, error) {
+	w := wire.Place{Name: p.Name, Kind: p.Kind, Target: p.Target, Attr: wire.Attr(p.Attr)}
+	rep, err := c.callWith(dir, wire.OpPlace, w.Put)
+	if e, ok := err.(*Error); ok && e.Stage == wire.StageBeneath {
+		return nil, fsapi.ErrInsecurePath
+	}
+	if err != nil {
+		return nil, fileError(err)
+	}
+	want := 0
+	if p.Kind == wire.PlaceFile || p.Kind == wire.PlaceDir {
+		want = 1
+	}
+	if rep.r.Done() != nil || len(rep.fds) != want {
+		wire.CloseAll(rep.fds)
+		return nil, errReply
+	}
+	if want == 0 {
+		return nil, nil
+	}
+	return received(rep.fds[0], p.Name)
 }
 
 // fileError is the errno that the agent answered, or err.

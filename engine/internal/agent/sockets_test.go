@@ -95,8 +95,8 @@ func TestCheckSocket(t *testing.T) {
 	}
 }
 
-// fake answers every request of a client with what reply gives, as an agent that was taken over could.
-func fake(t *testing.T, reply func() (m func(id uint32) *wire.Message, fds []int)) *agent.Client {
+// answering answers every request of a client with what reply gives, as an agent that was taken over could.
+func answering(t *testing.T, reply func() (m func(id uint32) *wire.Message, fds []int)) *agent.Client {
 	t.Helper()
 	dir, err := os.Open(t.TempDir())
 	if err != nil {
@@ -173,7 +173,7 @@ func TestHostileSockets(t *testing.T) {
 		answers = append(answers, answer{ok, []int{fd}})
 	}
 	next := make(chan answer, 1)
-	c := fake(t, func() (func(uint32) *wire.Message, []int) {
+	c := answering(t, func() (func(uint32) *wire.Message, []int) {
 		a := <-next
 		return a.m, a.fds
 	})
@@ -194,7 +194,7 @@ func TestHostileSockets(t *testing.T) {
 
 // TestConnectWaits has an agent pass a socket that never connects: only the context ends that.
 func TestConnectWaits(t *testing.T) {
-	c := fake(t, func() (func(uint32) *wire.Message, []int) {
+	c := answering(t, func() (func(uint32) *wire.Message, []int) {
 		fd, err := unix.Socket(unix.AF_INET, unix.SOCK_STREAM, 0)
 		if err != nil {
 			t.Error(err)

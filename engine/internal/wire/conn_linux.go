@@ -62,6 +62,21 @@ func Listen(dir *os.File, name string) (*os.File, error) {
 	return os.NewFile(uintptr(fd), name), nil
 }
 
+// Pair makes a connection to nobody yet: its own end, and the one to send to whom it is for. Both are the
+// caller's. As the other end is another's alone, nothing done to it can make this end wait.
+func Pair() (*Conn, *os.File, error) {
+	fds, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_SEQPACKET|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return nil, nil, os.NewSyscallError("socketpair", err)
+	}
+	c, err := NewConn(fds[0])
+	if err != nil {
+		_ = unix.Close(fds[1])
+		return nil, nil, err
+	}
+	return c, os.NewFile(uintptr(fds[1]), "pair"), nil
+}
+
 // through names a file of dir in the 108 bytes that a socket's address has, see unix(7).
 func through(dir *os.File, name string) string {
 	return "/proc/self/fd/" + itoa(int(dir.Fd())) + "/" + name

@@ -46,3 +46,6 @@ func FuzzReadExit(f *testing.F)    { fuzzRead(f, wire.ReadExit) }
 func FuzzReadStat(f *testing.F)    { fuzzRead(f, wire.ReadStat) }
 func FuzzReadSocket(f *testing.F)  { fuzzRead(f, wire.ReadSocket) }
 func FuzzReadProcess(f *testing.F) { fuzzRead(f, wire.ReadProcess) }
+func FuzzReadPlace(f *testing.F)   { fuzzRead(f, wire.ReadPlace) }
+
+func FuzzReadWatchEvent(f *testing.F) { fuzzRead(f, wire.ReadWatchEvent) }

@@ -69,6 +69,15 @@ const (
 	OpFollow    // request number of the OpAttach, Stdio, with descriptors for its bits 1 and 2
 	OpDetach    // request number of an OpAttach or an OpStart with a spool, 1: it was waited for → bytes missed before, since
 	OpProcesses // pid → processes of higher numbers, until none is left
+
+	OpLink        // old, new
+	OpTruncate    // name, size
+	OpChtimes     // name, Attr of which the times count
+	OpSetAttr     // with a descriptor, Attr
+	OpPlace       // with a directory's descriptor, Place → of a file or directory a descriptor
+	OpWatch       // with a socket, over which OpWatch messages of WatchEvents come
+	OpWatchAdd    // request number of the OpWatch, name, 1: don't follow a link → watch descriptor
+	OpWatchRemove // request number of the OpWatch, watch descriptor
 )
 
 // ErrMessage means that the other end sent what is no message of this protocol.

@@ -62,6 +62,16 @@ var bodies = []struct {
 		wire.Process{},
 		wire.Process{PID: 2, PPID: 1, Name: "a) b", Args: []string{"sh", ""}, User: "root", Start: -1, State: 'S', Command: true, Attachable: true},
 	}},
+	{"Place", reading(wire.ReadPlace), []putter{
+		wire.Place{},
+		wire.Place{Name: "a/b\n\xff", Kind: wire.PlaceSymlink, Target: "../c", Attr: wire.Attr{Mode: 0o644, UID: -1, GID: 1000, Atime: wire.LeaveTime, Mtime: 1}},
+		wire.Place{Kind: math.MaxUint8, Attr: wire.Attr{Mode: -1, UID: math.MaxInt64, GID: math.MinInt64, Mtime: math.MaxInt64}},
+	}},
+	{"WatchEvent", reading(wire.ReadWatchEvent), []putter{
+		wire.WatchEvent{},
+		wire.WatchEvent{WD: 7, Mask: 1 << 30, Name: "a\x00b"},
+		wire.WatchEvent{WD: -1, Mask: math.MaxUint32, Name: strings.Repeat("n", 255)},
+	}},
 }
 
 // header is a message without a body.

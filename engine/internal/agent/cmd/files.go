@@ -31,6 +31,16 @@ func (q *request) file() error {
 		return q.stat()
 	case wire.OpReadlink:
 		return q.readlink()
+	case wire.OpSetAttr:
+		return q.setAttr()
+	case wire.OpPlace:
+		return q.place()
+	case wire.OpWatch:
+		return q.watch()
+	case wire.OpWatchAdd:
+		return q.watchAdd()
+	case wire.OpWatchRemove:
+		return q.watchRemove()
 	}
 	call, err := q.call()
 	if err != nil {
@@ -38,10 +48,7 @@ func (q *request) file() error {
 	}
 	cred := q.settings.cred
 	answer := func(q *request) error {
-		if err := cred.do(call); err != nil {
-			return q.fail(errnoOf(err), "")
-		}
-		return q.send(q.ok())
+		return q.answer(cred.do(call))
 	}
 	if q.op != wire.OpRemoveAll {
 		return answer(q)
@@ -58,7 +65,7 @@ func (q *request) call() (func() error, error) {
 		perm := uint32(q.r.Uint())
 		f = func() error { return unix.Mkdir(name, perm) }
 	case wire.OpMkdirAll:
-		perm := os.FileMode(q.r.Uint())
+		perm := fileMode(uint32(q.r.Uint()))
 		f = func() error { return os.MkdirAll(name, perm) }
 	case wire.OpRemove:
 		f = func() error { return os.Remove(name) }
@@ -76,10 +83,28 @@ func (q *request) call() (func() error, error) {
 	case wire.OpChown:
 		uid, gid := int(q.r.Int()), int(q.r.Int())
 		f = func() error { return unix.Chown(name, uid, gid) }
+	case wire.OpLink:
+		to := q.name()
+		f = func() error { return unix.Link(name, to) }
+	case wire.OpTruncate:
+		size := q.r.Int()
+		f = func() error { return unix.Truncate(name, size) }
+	case wire.OpChtimes:
+		attr := wire.ReadAttr(q.r)
+		f = func() error { return chtimes(name, attr) }
 	default:
 		return nil, wire.ErrMessage
 	}
 	return f, q.r.Done()
+}
+
+// fileMode is a permission of inode(7) as package os has it. Of the bits above, mkdir(2) minds the sticky one.
+func fileMode(mode uint32) os.FileMode {
+	m := os.FileMode(mode & 0o777)
+	if mode&unix.S_ISVTX != 0 {
+		m |= os.ModeSticky
+	}
+	return m
 }
 
 // name reads a name. An empty one stays so, for the kernel to refuse.

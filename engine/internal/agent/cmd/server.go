@@ -62,6 +62,7 @@ type conn struct {
 	mu       sync.Mutex
 	commands map[uint32]*command // by the number of the request that started them, or attached to them
 	attached map[uint32]*attachment
+	watches  map[uint32]*watch // by the number of their OpWatch
 }
 
 // listen accepts connections for ever.
@@ -146,6 +147,7 @@ func (c *conn) close() {
 	c.settings = nil
 	_ = c.w.Close()
 	c.detachAll()
+	c.closeWatches()
 	if held {
 		c.life.release(func(bool) {})
 	}

@@ -1,0 +1,147 @@
+package engine_test
+
+import (
+	"flag"
+	"io"
+	"os"
+	"path/filepath"
+	"testing"
+
+	"github.com/nestbox/nestbox/engine"
+)
+
+// copySize is how much the benchmarks of copies copy. At 1 GiB the host's page cache is full, and what is measured
+// is its writing back.
+var copySize = flag.Int64("copysize", 256<<20, "bytes that BenchmarkCopy copies")
+
+// BenchmarkCopyIn copies a file of the host's into a sandbox by io.Copy, beside a copy on the host.
+func BenchmarkCopyIn(b *testing.B) {
+	sb, path := copyBench(b)
+	from, err := os.Open(path)
+	try(b, err)
+	defer from.Close()
+	sideBySide(b, func() {
+		to, err := sb.FS().Create("to")
+		try(b, err)
+		copyFile(b, to, from)
+	}, func() {
+		to, err := os.Create(path + "2")
+		try(b, err)
+		copyFile(b, to, from)
+	})
+}
+
+// BenchmarkCopyOut copies a file of a sandbox to the host.
+func BenchmarkCopyOut(b *testing.B) {
+	sb, path := copyBench(b)
+	in, err := sb.FS().Create("from")
+	try(b, err)
+	host, err := os.Open(path)
+	try(b, err)
+	defer host.Close()
+	copyFile(b, in, host)
+	from, err := sb.FS().Open("from")
+	try(b, err)
+	defer from.Close()
+	create := func() *os.File {
+		to, err := os.Create(path + "2")
+		try(b, err)
+		return to
+	}
+	sideBySide(b, func() { copyFile(b, create(), from) }, func() { copyFile(b, create(), host) })
+}
+
+// BenchmarkReadAll reads a file of a sandbox from end to end, and writes it nowhere.
+func BenchmarkReadAll(b *testing.B) {
+	sb, path := copyBench(b)
+	in, err := sb.FS().Create("from")
+	try(b, err)
+	host, err := os.Open(path)
+	try(b, err)
+	defer host.Close()
+	copyFile(b, in, host)
+	from, err := sb.FS().Open("from")
+	try(b, err)
+	defer from.Close()
+	sideBySide(b, func() { readAll(b, from) }, func() { readAll(b, host) })
+}
+
+// copyBench makes a sandbox, and a file to copy.
+func copyBench(b *testing.B) (*engine.Sandbox, string) {
+	b.Helper()
+	eng := open(b, "")
+	sb := create(b, eng, engine.CreateOptions{})
+	path := filepath.Join(eng.Dir(), "copy") // on the file system that the sandbox writes to
+	f, err := os.Create(path)
+	try(b, err)
+	buf := make([]byte, 1<<20)
+	for i := range buf {
+		buf[i] = byte(i * i >> 8)
+	}
+	for n := *copySize; n > 0; n -= int64(len(buf)) {
+		_, err := f.Write(buf)
+		try(b, err)
+	}
+	try(b, f.Close())
+	return sb, path
+}
+
+type readSeeker interface {
+	io.Reader
+	io.Seeker
+}
+
+// copyFile copies all of from, and closes to.
+func copyFile(b *testing.B, to io.WriteCloser, from readSeeker) {
+	b.Helper()
+	_, err := from.Seek(0, io.SeekStart)
+	try(b, err)
+	n, err := io.Copy(to, from)
+	try(b, err)
+	try(b, to.Close())
+	if n != *copySize {
+		b.Fatalf("copied %d bytes", n)
+	}
+}
+
+func readAll(b *testing.B, from readSeeker) {
+	b.Helper()
+	_, err := from.Seek(0, io.SeekStart)
+	try(b, err)
+	buf := make([]byte, 128<<10)
+	for {
+		if _, err := from.Read(buf); err == io.EOF {
+			return
+		} else if err != nil {
+			b.Fatal(err)
+		}
+	}
+}
+
+func BenchmarkStat(b *testing.B) {
+	sb := create(b, open(b, ""), engine.CreateOptions{})
+	path := filepath.Join(b.TempDir(), "f")
+	try(b, os.WriteFile(path, nil, 0o644))
+	try(b, sb.FS().WriteFile("f", nil, 0o644))
+	sideBySide(b, func() { _, err := sb.FS().Stat("f"); try(b, err) }, func() { _, err := os.Stat(path); try(b, err) })
+}
+
+// BenchmarkReplaceFile is beside writing, syncing and renaming on the host.
+func BenchmarkReplaceFile(b *testing.B) {
+	eng := open(b, "")
+	sb := create(b, eng, engine.CreateOptions{})
+	data, path := make([]byte, 4096), filepath.Join(eng.Dir(), "f")
+	sideBySide(b, func() { try(b, sb.FS().ReplaceFile("f", data, 0o644)) }, func() {
+		f, err := os.Create(path + "2")
+		try(b, err)
+		_, err = f.Write(data)
+		try(b, err)
+		try(b, f.Sync())
+		try(b, f.Close())
+		try(b, os.Rename(path+"2", path))
+		d, err := os.Open(eng.Dir())
+		try(b, err)
+		try(b, d.Sync())
+		try(b, d.Close())
+	})
+}
