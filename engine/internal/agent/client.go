@@ -222,8 +222,19 @@ func (c *Client) call(ctx context.Context, op wire.Op, exit chan<- wire.Exit, pu
 			wire.CloseAll(rep.fds)
 		default:
 		}
-		return 0, reply{}, context.Cause(ctx)
+		return id, reply{}, context.Cause(ctx)
 	}
+}
+
+// post makes a request whose answer nobody waits for.
+func (c *Client) post(op wire.Op, put func(*wire.Message)) error {
+	c.mu.Lock()
+	c.next++
+	id := c.next
+	c.mu.Unlock()
+	m := wire.New(nil, op, id)
+	put(m)
+	return c.send(id, m, nil)
 }
 
 func (c *Client) send(id uint32, m *wire.Message, fds []int) error {
