@@ -8,6 +8,7 @@ import (
 	"io"
 	"io/fs"
 	"os"
+	"path/filepath"
 	"strings"
 	"syscall"
 	"testing"
@@ -76,6 +77,17 @@ func startSpool(t *testing.T, dir string) (p *process, id string, pid, plain int
 	return p, id, pid, plain
 }
 
+// endInTime kills a sandbox when the test ends, and waits for its tree, which the engine removes in the background.
+func endInTime(t *testing.T, dir string, sb *engine.Sandbox) {
+	t.Helper()
+	t.Cleanup(func() {
+		if err := sb.Kill(cleanupContext()); err != nil {
+			t.Error(err)
+		}
+		eventually(t, 10*time.Second, "the tree is removed", func() bool { return len(list(t, filepath.Join(dir, "trash"))) == 0 })
+	})
+}
+
 // attach attaches to a command.
 func attach(t *testing.T, sb *engine.Sandbox, pid int) *engine.Cmd {
 	t.Helper()
@@ -106,7 +118,7 @@ func TestAttachAfterKill(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer sb.Kill(cleanupContext())
+	endInTime(t, dir, sb)
 
 	first := attach(t, sb, pid)
 	out, err := first.StdoutPipe()
@@ -166,7 +178,7 @@ func TestAttachAfterEnd(t *testing.T) {
 	if sb, err = eng.Reconnect(t.Context(), id); err != nil {
 		t.Fatal(err)
 	}
-	defer sb.Kill(cleanupContext())
+	endInTime(t, dir, sb)
 	c := attach(t, sb, pid)
 	if c.Pid() != pid || !strings.HasPrefix(c.String(), "/usr/bin/sh -c echo before;") {
 		t.Errorf("attached to %d, %s", c.Pid(), c)

@@ -13,9 +13,15 @@ const maxProcesses = 1 << 16
 // Attach follows the command pid, which has a spool: syscall.EINVAL if it has none, syscall.ESRCH if there is no
 // such process. It gives what the command was started with.
 func (c *Client) Attach(ctx context.Context, pid int) (_ *Process, path string, args []string, err error) {
+	if err := context.Cause(ctx); err != nil {
+		return nil, "", nil, err
+	}
 	exit := make(chan wire.Exit, 1)
 	id, rep, err := c.call(ctx, wire.OpAttach, exit, func(m *wire.Message) { m.Uint(uint64(pid)) })
 	if err != nil {
+		if ctx.Err() != nil && id != 0 { // the agent may follow the command, or does in a moment
+			_ = c.post(wire.OpDetach, func(m *wire.Message) { m.Uint(uint64(id)).Bool(false) })
+		}
 		return nil, "", nil, err
 	}
 	wire.CloseAll(rep.fds)

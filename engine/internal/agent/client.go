@@ -273,8 +273,26 @@ func (c *Client) call(ctx context.Context, op wire.Op, exit chan<- wire.Exit, pu
 			wire.CloseAll(rep.fds)
 		default:
 		}
-		return 0, reply{}, context.Cause(ctx)
+		return id, reply{}, context.Cause(ctx)
 	}
+}
+
+// post makes a request whose answer nobody waits for.
+func (c *Client) post(op wire.Op, put func(*wire.Message)) error {
+	c.mu.Lock()
+	err := c.failure
+	if err == nil && c.paused {
+		err = ErrPaused
+	}
+	c.next++
+	id := c.next
+	m := wire.New(nil, op, id).In(c.epoch)
+	c.mu.Unlock()
+	if err != nil {
+		return err
+	}
+	put(m)
+	return c.send(context.Background(), id, m, nil)
 }
 
 // send sends a request. An agent that takes none keeps it waiting until ctx is done.

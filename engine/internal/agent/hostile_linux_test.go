@@ -1,6 +1,7 @@
 package agent_test
 
 import (
+	"context"
 	"math"
 	"os"
 	"strings"
@@ -203,5 +204,28 @@ func TestHostileAttach(t *testing.T) {
 	})
 	if _, _, _, err := c.Attach(t.Context(), 7); err == nil || strings.Contains(err.Error(), syscall.ESRCH.Error()) {
 		t.Errorf("attach: %v, want an error about the reply", err)
+	}
+}
+
+// TestAttachGivenUp checks that an agent that answers too late is told to follow no more.
+func TestAttachGivenUp(t *testing.T) {
+	ctx, cancel := context.WithCancel(t.Context())
+	detached := make(chan uint64, 1)
+	var attach uint32
+	c := dial(t, func(_ *wire.Conn, op wire.Op, id uint32, r *wire.Reader) error {
+		switch op {
+		case wire.OpAttach:
+			attach = id
+			cancel()
+		case wire.OpDetach:
+			detached <- r.Uint()
+		}
+		return nil
+	})
+	if _, _, _, err := c.Attach(ctx, 7); err != context.Canceled {
+		t.Errorf("attach: %v, want context.Canceled", err)
+	}
+	if got := <-detached; got != uint64(attach) {
+		t.Errorf("told to end request %d, want %d", got, attach)
 	}
 }

@@ -63,13 +63,5 @@ func (c *Client) Unlink(ctx context.Context, name string) error {
 // PostUnlink is Unlink, but doesn't wait for the answer, of which nothing is learned. What is asked later on
 // this connection is answered later.
 func (c *Client) PostUnlink(name string) {
-	c.mu.Lock()
-	c.next++
-	id := c.next
-	failed := c.failure != nil || c.paused
-	m := wire.New(nil, wire.OpRemove, id).In(c.epoch).Text(name)
-	c.mu.Unlock()
-	if !failed {
-		_ = c.send(context.Background(), id, m, nil)
-	}
+	_ = c.post(wire.OpRemove, func(m *wire.Message) { m.Text(name) })
 }
