@@ -286,13 +286,15 @@ func TestKernelFiles(t *testing.T) {
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
-	name := fmt.Sprintf("/proc/%d/oom_score_adj", cmd.Pid())
-	before := sh(t, sb, "ln -s "+name+" hello.txt; cat hello.txt")
-	if err := sb.FS().WriteFile("hello.txt", []byte("-1000"), 0o644); !errors.Is(err, fs.ErrPermission) {
-		t.Errorf("write: %v, want ErrPermission", err)
-	}
-	if after := sh(t, sb, "cat hello.txt"); after != before {
-		t.Errorf("oom_score_adj was %s and is %s", before, after)
+	for _, entry := range []string{"oom_score_adj", "coredump_filter"} {
+		name := fmt.Sprintf("/proc/%d/%s", cmd.Pid(), entry)
+		before := sh(t, sb, "ln -sf "+name+" hello.txt; cat hello.txt")
+		if err := sb.FS().WriteFile("hello.txt", []byte("-1"), 0o644); !errors.Is(err, syscall.EPERM) {
+			t.Errorf("write %s: %v, want EPERM", entry, err)
+		}
+		if after := sh(t, sb, "cat hello.txt"); after != before {
+			t.Errorf("%s was %s and is %s", entry, before, after)
+		}
 	}
 	_ = cmd.Kill()
 	_ = cmd.Wait()
