@@ -372,7 +372,7 @@ func (w brokenWriter) Write([]byte) (int, error) { return 0, w.err }
 
 // Archives stream: of a large one no more than a piece is held. It runs alone, as it counts what is allocated.
 func TestTarMemory(t *testing.T) {
-	sb := createLarge(t)
+	sb := create(t, openLarge(t), engine.CreateOptions{Dir: "/work"})
 	sh(t, sb, "mkdir -p t; head -c 50000000 /dev/zero > t/big; cd t; seq 5000 | xargs touch; mkdir -p a/b/c; cd a/b/c; seq 1000 | xargs mkdir")
 	r, w, err := os.Pipe()
 	if err != nil {

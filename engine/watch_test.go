@@ -57,14 +57,14 @@ func sh(t testing.TB, sb *engine.Sandbox, script string) string {
 	return string(out)
 }
 
-// createLarge creates a sandbox, in /work, whose tree takes long to remove; the engine stays open until it is.
-func createLarge(t testing.TB) *engine.Sandbox {
+// openLarge opens an engine for sandboxes whose trees take long to remove: it stays open until they are.
+func openLarge(t testing.TB) *engine.Engine {
 	t.Helper()
 	eng := open(t, "")
 	t.Cleanup(func() {
 		eventually(t, time.Minute, "the tree is removed", func() bool { return len(list(t, filepath.Join(eng.Dir(), "trash"))) == 0 })
 	})
-	return create(t, eng, engine.CreateOptions{Dir: "/work"})
+	return eng
 }
 
 func format(list []fsapi.WatchEvent) string {
@@ -144,7 +144,7 @@ func TestWatchCopyUp(t *testing.T) {
 // watched.
 func TestWatchTrees(t *testing.T) {
 	t.Parallel()
-	sb := createLarge(t)
+	sb := create(t, openLarge(t), engine.CreateOptions{Dir: "/work"})
 	sh(t, sb, "mkdir -p tree/was/there")
 	w := watch(t, sb, "tree", true)
 	sh(t, sb, `for i in $(seq 100); do
@@ -183,7 +183,7 @@ func TestWatchTrees(t *testing.T) {
 // TestWatchStorm makes more than 100 000 events while nobody looks.
 func TestWatchStorm(t *testing.T) {
 	t.Parallel()
-	sb := createLarge(t)
+	sb := create(t, openLarge(t), engine.CreateOptions{Dir: "/work"})
 	sh(t, sb, "mkdir d")
 	flat, deep := watch(t, sb, "d", false), watch(t, sb, "d", true)
 	sh(t, sb, "cd d; seq 60000 | xargs touch; mkdir -p late/dir; touch end") // each a create and a chmod

@@ -7,7 +7,9 @@
 // out. Owners are the sandbox's user and group ids.
 //
 // The guest is not trusted. Regular files and directories can be opened; a named pipe, a device or a
-// socket is an error (syscall.EINVAL), never a wait. A file's content can change at any moment.
+// socket is an error (syscall.EINVAL), never a wait. A file's content can change at any moment. The kernel's own
+// files, of proc and sysfs, can be read but not written (syscall.EPERM), since that would be with the host's rights:
+// a command can.
 package fsapi
 
 import (
