@@ -143,7 +143,7 @@ func (q *request) open() error {
 	if t := st.Mode & unix.S_IFMT; t != unix.S_IFREG && t != unix.S_IFDIR {
 		return q.fail(unix.EINVAL, "")
 	}
-	if errno := checkProc(fd, flags); errno != 0 {
+	if errno := checkProc(fd); errno != 0 {
 		return q.fail(errno, "")
 	}
 	if _, err := unix.FcntlInt(uintptr(fd), unix.F_SETFL, flags&^unix.O_NONBLOCK); err != nil {
@@ -154,18 +154,15 @@ func (q *request) open() error {
 	return q.send(m, fd)
 }
 
-// checkProc refuses what of proc(5) is the agent's own, which a link of the guest's may lead to, and every write: the
-// kernel would take it for the host's.
-func checkProc(fd, flags int) syscall.Errno {
+// checkProc refuses what of proc(5) is the agent's own, which a link of the guest's may lead to. That nothing of
+// proc is written the host sees to.
+func checkProc(fd int) syscall.Errno {
 	var fs unix.Statfs_t
 	if err := unix.Fstatfs(fd, &fs); err != nil {
 		return errnoOf(err)
 	}
 	if fs.Type != unix.PROC_SUPER_MAGIC {
 		return 0
-	}
-	if flags&unix.O_ACCMODE != unix.O_RDONLY {
-		return unix.EACCES
 	}
 	target, err := os.Readlink("/proc/self/fd/" + strconv.Itoa(fd))
 	if err != nil {
