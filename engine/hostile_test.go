@@ -9,6 +9,7 @@ import (
 	"os/signal"
 	"runtime"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -362,6 +363,51 @@ func TestDirectoryAsStream(t *testing.T) {
 		c.Stdin = f
 		if out, err := c.CombinedOutput(); !errors.Is(err, syscall.EISDIR) {
 			t.Errorf("with %s as standard input: %q, %v, want EISDIR", f.Name(), out, err)
+		}
+	}
+}
+
+// TestNoProcessLeft has a guest take every process there may be. The agent then can't get a thread more, and goes on.
+func TestNoProcessLeft(t *testing.T) {
+	t.Parallel()
+	eng := open(t, "")
+	for _, user := range []string{"root", "user"} {
+		sb := create(t, eng, engine.CreateOptions{User: user, Limits: engine.Limits{Processes: 32}})
+		// The shell gives up when it can't fork.
+		_ = sb.Command("sh", "-c", "while :; do sleep 1000 >/dev/null 2>&1 & done").Run()
+		var all sync.WaitGroup
+		for n := range 100 {
+			all.Go(func() {
+				dir := fmt.Sprintf("/tmp/d%d", n)
+				for range 20 {
+					if err := sb.FS().MkdirAll(dir+"/a/b/c", 0o755); err != nil {
+						t.Error(err)
+					}
+					if err := sb.FS().RemoveAll(dir); err != nil {
+						t.Error(err)
+					}
+					_ = sb.Command("true").Run() // for which there is no room
+				}
+				again, err := eng.Reconnect(t.Context(), sb.ID())
+				if err != nil {
+					t.Error(err)
+					return
+				}
+				if _, err := again.FS().Stat("/"); err != nil {
+					t.Error(err)
+				}
+				if err := again.Close(); err != nil {
+					t.Error(err)
+				}
+			})
+		}
+		all.Wait()
+		st, err := sb.Stats(t.Context())
+		if err != nil || st.ProcessesRefused == 0 {
+			t.Errorf("stats: %+v, %v, want processes refused", st, err)
+		}
+		if err := sb.Close(); err != nil {
+			t.Error(err)
 		}
 	}
 }

@@ -652,7 +652,7 @@ func TestSocketLeaks(t *testing.T) {
 	for range 10 {
 		once()
 	}
-	before, agentBefore := measure(t, dir), len(list(t, agent))
+	before, agentBefore := measure(t, dir, nil), len(list(t, agent))
 	for range 250 {
 		once()
 	}
@@ -664,7 +664,7 @@ func TestSocketLeaks(t *testing.T) {
 		t.Logf("before %+v and %d of the agent's, after %+v and %d", before, agentBefore, after, len(list(t, agent)))
 	}()
 	eventually(t, 10*time.Second, "usage is as before", func() bool {
-		after = measure(t, dir)
+		after = measure(t, dir, nil)
 		return after.descriptors <= before.descriptors && after.goroutines <= before.goroutines &&
 			after.threads <= before.threads+8 && len(list(t, agent)) <= agentBefore
 	})

@@ -47,13 +47,10 @@ func (q *request) file() error {
 		return err
 	}
 	cred := q.settings.cred
-	answer := func(q *request) error {
+	if q.op != wire.OpRemoveAll {
 		return q.answer(cred.do(call))
 	}
-	if q.op != wire.OpRemoveAll {
-		return answer(q)
-	}
-	return q.slow(answer)
+	return q.slow(func(q *request) error { return q.answer(cred.slowly(call)) })
 }
 
 // call reads the fields of a request that answers with nothing but its error.

@@ -37,6 +37,7 @@ func main() {
 	unix.CloseOnExec(listenFD)
 	_ = unix.Close(programFD)
 	debug.SetGCPercent(50)
+	makeThreads()
 	if limitAll() != nil || syscall.Setgroups(nil) != nil { // the groups are those of the host program
 		os.Exit(exitSetup)
 	}

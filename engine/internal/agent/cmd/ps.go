@@ -28,12 +28,17 @@ func (q *request) processes() error {
 		return err
 	}
 	return q.slow(func(q *request) error {
-		pids, err := listPIDs()
+		m := q.ok()
+		err := slow.do(func() error {
+			pids, err := listPIDs()
+			if err == nil {
+				q.putProcesses(m, after, pids)
+			}
+			return err
+		})
 		if err != nil {
 			return q.fail(errnoOf(err), "")
 		}
-		m := q.ok()
-		q.putProcesses(m, after, pids)
 		return q.send(m)
 	})
 }

@@ -116,8 +116,12 @@ func sockaddr(so wire.Socket, kind wire.SocketKind) unix.Sockaddr {
 // and with the user as SO_PEERCRED of unix(7). As with do, that belongs to the thread.
 func (c *credential) be(f func() error) error {
 	if c.root() {
-		return f()
+		return busy.do(f)
 	}
+	return busy.do(func() error { return c.beOnThread(f) })
+}
+
+func (c *credential) beOnThread(f func() error) error {
 	done := make(chan error)
 	go func() {
 		runtime.LockOSThread()

@@ -26,10 +26,19 @@ func (c *credential) root() bool { return c.uid == 0 && c.gid == 0 && len(c.grou
 
 // do calls f with the user's rights on files. They belong to the thread, see setfsuid(2); one that
 // couldn't take back its own is left to die with the goroutine.
-func (c *credential) do(f func() error) error {
+func (c *credential) do(f func() error) error { return c.in(busy, f) }
+
+// slowly is do for what may take long.
+func (c *credential) slowly(f func() error) error { return c.in(slow, f) }
+
+func (c *credential) in(s slots, f func() error) error {
 	if c.root() {
-		return f()
+		return s.do(f)
 	}
+	return s.do(func() error { return c.onThread(f) })
+}
+
+func (c *credential) onThread(f func() error) error {
 	done := make(chan error)
 	go func() {
 		runtime.LockOSThread()
