@@ -129,9 +129,7 @@ func (c *Client) receive() {
 	for {
 		b, fds, err := c.conn.Recv(buf)
 		if err == nil {
-			if err = c.deliver(b, fds); err != nil {
-				wire.CloseAll(fds)
-			}
+			err = c.deliver(b, fds)
 		}
 		if err != nil {
 			if !errors.Is(err, wire.ErrMessage) {
@@ -144,67 +142,75 @@ func (c *Client) receive() {
 	}
 }
 
-// deliver hands on one message. It takes fds unless it fails.
+// deliver hands on one message. It takes fds.
 func (c *Client) deliver(b []byte, fds []int) error {
 	op, id, r, err := wire.Read(b)
+	if err == nil && op == wire.OpReply {
+		return c.deliverReply(id, r, fds)
+	}
+	wire.CloseAll(fds) // of which there should be none
 	if err != nil {
 		return err
 	}
 	switch op {
-	case wire.OpReply:
-		errno, stage := r.Uint(), r.Text()
-		if err := r.Err(); err != nil {
-			return err
-		}
-		rep := reply{r: wire.Clone(r), fds: fds}
-		if errno != 0 {
-			wire.CloseAll(fds)
-			aerr := &Error{Stage: stage, Errno: syscall.Errno(errno)}
-			if rep.r.More() {
-				aerr.Path = rep.r.Text()
-			}
-			rep = reply{err: aerr}
-		}
-		c.mu.Lock()
-		defer c.mu.Unlock() // who forgets a call has then either prevented its reply or got it
-		call, ok := c.calls[id]
-		delete(c.calls, id)
-		if !ok { // given up, or never asked
-			wire.CloseAll(rep.fds)
-			return nil
-		}
-		if call.op == wire.OpHold && rep.err == nil {
-			c.resumedLocked(wire.ReadInfo(wire.Clone(rep.r)).Epoch)
-		}
-		call.reply <- rep
 	case wire.OpExit:
-		wire.CloseAll(fds)
-		exit := wire.ReadExit(r)
-		if err := r.Done(); err != nil {
-			return err
-		}
-		c.mu.Lock()
-		ch := c.exits[id]
-		delete(c.exits, id)
-		c.mu.Unlock()
-		if ch != nil {
-			ch <- exit
-			close(ch)
-		}
+		return c.deliverExit(id, r)
 	case wire.OpPaused:
-		wire.CloseAll(fds)
 		c.SetPaused()
+		return r.Done()
 	case wire.OpResumed:
-		wire.CloseAll(fds)
 		epoch := uint8(r.Uint())
-		if err := r.Done(); err != nil {
-			return err
-		}
 		c.mu.Lock()
 		defer c.mu.Unlock()
 		c.resumedLocked(epoch)
+		return r.Done()
 	default:
 		return wire.ErrMessage
+	}
+}
+
+func (c *Client) deliverReply(id uint32, r *wire.Reader, fds []int) error {
+	errno, stage := r.Uint(), r.Text()
+	if err := r.Err(); err != nil {
+		wire.CloseAll(fds)
+		return err
+	}
+	rep := reply{r: wire.Clone(r), fds: fds}
+	if errno != 0 {
+		wire.CloseAll(fds)
+		aerr := &Error{Stage: stage, Errno: syscall.Errno(errno)}
+		if rep.r.More() {
+			aerr.Path = rep.r.Text()
+		}
+		rep = reply{err: aerr}
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock() // who forgets a call has then either prevented its reply or got it
+	call, ok := c.calls[id]
+	delete(c.calls, id)
+	if !ok { // given up, or never asked
+		wire.CloseAll(rep.fds)
+		return nil
+	}
+	if call.op == wire.OpHold && rep.err == nil {
+		c.resumedLocked(wire.ReadInfo(wire.Clone(rep.r)).Epoch)
+	}
+	call.reply <- rep
+	return nil
+}
+
+func (c *Client) deliverExit(id uint32, r *wire.Reader) error {
+	exit := wire.ReadExit(r)
+	if err := r.Done(); err != nil {
+		return err
+	}
+	c.mu.Lock()
+	ch := c.exits[id]
+	delete(c.exits, id)
+	c.mu.Unlock()
+	if ch != nil {
+		ch <- exit
+		close(ch)
 	}
 	return nil
 }
