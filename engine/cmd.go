@@ -35,7 +35,8 @@ type Cmd struct {
 	// Env is the whole environment. Nil: the sandbox's, which Environ gives. Of the host's nothing is passed
 	// on.
 	Env []string
-	// Dir is the working directory. Relative ones start at the sandbox's; empty: that one.
+	// Dir is the working directory. Relative ones start at the sandbox's. Empty: that one, or with a User, in a
+	// sandbox that wasn't given a Dir, the user's home.
 	Dir string
 	// User is "name", "uid" or "uid:gid", of the sandbox. Empty: the sandbox's user.
 	User string

@@ -30,3 +30,5 @@ func (*watch) close()                     {}
 func networkBytes(string) (received, sent int64, err error) { return 0, 0, errors.ErrUnsupported }
 func lend(*os.File) (fd int, err error)                     { return -1, errors.ErrUnsupported }
 func closeFD(int)                                           {}
+
+func readPosture(int) (Posture, error) { return Posture{}, errors.ErrUnsupported }

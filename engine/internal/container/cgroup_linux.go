@@ -7,6 +7,8 @@ import (
 	"fmt"
 	"io/fs"
 	"path/filepath"
+	"strconv"
+	"strings"
 	"sync"
 	"time"
 
@@ -234,4 +236,51 @@ func processesRefused(m cgroups.Manager) (uint64, error) {
 		_, err = fmt.Sscanf(data, "max %d", &n)
 	}
 	return n, err
+}
+
+// ReadLimits reads what the cgroup holds a sandbox to; negative: no limit.
+func ReadLimits(id string) (Limits, error) {
+	m, err := cgroup(id)
+	if err != nil {
+		return Limits{}, err
+	}
+	s, err := m.GetStats()
+	if err != nil {
+		return Limits{}, fmt.Errorf("read cgroup: %w", err)
+	}
+	l := Limits{Memory: -1, Processes: -1}
+	if n := s.MemoryStats.Usage.Limit; n < 1<<62 { // above that the kernel means none
+		l.Memory = int64(n)
+	}
+	if n := s.PidsStats.Limit; n > 0 {
+		l.Processes = int(n)
+	}
+	l.CPUs, err = readCPUs(m)
+	return l, err
+}
+
+// readCPUs reads the processor time that a sandbox may have in each period.
+func readCPUs(m cgroups.Manager) (float64, error) {
+	var quota, period string
+	if cgroups.IsCgroup2UnifiedMode() {
+		data, err := cgroups.ReadFile(m.Path(""), "cpu.max") // "max 100000" or "50000 100000"
+		if err != nil {
+			return 0, err
+		}
+		quota, period, _ = strings.Cut(strings.TrimSpace(data), " ")
+	} else {
+		var err error
+		if quota, err = cgroups.ReadFile(m.Path("cpu"), "cpu.cfs_quota_us"); err != nil {
+			return 0, err
+		}
+		if period, err = cgroups.ReadFile(m.Path("cpu"), "cpu.cfs_period_us"); err != nil {
+			return 0, err
+		}
+	}
+	q, qerr := strconv.ParseFloat(strings.TrimSpace(quota), 64)
+	p, perr := strconv.ParseFloat(strings.TrimSpace(period), 64)
+	if qerr != nil || perr != nil || q < 0 || p <= 0 {
+		return -1, nil // "max" or -1
+	}
+	return q / p, nil
 }

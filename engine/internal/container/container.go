@@ -42,6 +42,13 @@ type Usage struct {
 	ProcessesRefused uint64 // forks for which the limit on processes left no room
 }
 
+// Limits are what a cgroup holds a sandbox to; negative: no limit.
+type Limits struct {
+	Memory    int64 // bytes
+	CPUs      float64
+	Processes int
+}
+
 // Idle is the argument that has the agent do nothing.
 const Idle = "idle"
 

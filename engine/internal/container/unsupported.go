@@ -29,4 +29,5 @@ func RemoveCgroup(string) error                        { return Supported() }
 func Freeze(string) error                              { return Supported() }
 func Thaw(string) error                                { return Supported() }
 func Frozen(string) (bool, error)                      { return false, Supported() }
+func ReadLimits(string) (Limits, error)                { return Limits{}, Supported() }
 func ReadUsage(string) (Usage, error)                  { return Usage{}, Supported() }

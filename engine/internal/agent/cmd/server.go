@@ -48,8 +48,10 @@ type server struct {
 type settings struct {
 	cred *credential
 	dir  string
-	env  []string // of a command of the sandbox's user
-	own  []string // what of env was asked for
+	// atHome is true if dir wasn't asked for, and is the user's home.
+	atHome bool
+	env    []string // of a command of the sandbox's user
+	own    []string // what of env was asked for
 }
 
 // conn is a connection, which is a handle once it has asked for OpHold.
@@ -404,6 +406,9 @@ func (q *request) resolve(l *launch) *startError {
 		return serr
 	}
 	named := l.Dir != ""
+	if !named && l.User != "" && q.settings.atHome && isDirectory(l.cred.home) {
+		l.Dir = l.cred.home
+	}
 	l.Path, l.Dir = program, q.abs(l.Dir)
 	if !l.Inherit {
 		return nil
@@ -473,14 +478,14 @@ func configure(cfg wire.Config) (*settings, *startError) {
 		return nil, &startError{wire.StageUser, unix.ENOENT}
 	}
 	s := &settings{cred: cred, dir: cfg.Dir, env: environ(cred, cfg.Env), own: cfg.Env}
-	var st unix.Stat_t
 	if s.dir == "" {
-		s.dir = cred.home
-		if unix.Stat(s.dir, &st) != nil || st.Mode&unix.S_IFMT != unix.S_IFDIR {
+		s.dir, s.atHome = cred.home, true
+		if !isDirectory(s.dir) {
 			s.dir = "/"
 		}
 		return s, nil
 	}
+	var st unix.Stat_t
 	err := unix.Stat(s.dir, &st)
 	if err == unix.ENOENT {
 		if err = os.MkdirAll(s.dir, 0o755); err == nil {
@@ -493,6 +498,11 @@ func configure(cfg wire.Config) (*settings, *startError) {
 		return nil, &startError{wire.StageChdir, errnoOf(err)}
 	}
 	return s, nil
+}
+
+func isDirectory(name string) bool {
+	var st unix.Stat_t
+	return unix.Stat(name, &st) == nil && st.Mode&unix.S_IFMT == unix.S_IFDIR
 }
 
 // environ is env below the variables that every command gets.
