@@ -32,7 +32,7 @@ type creation struct {
 }
 
 // Create creates a sandbox and gives a handle on it. An error leaves nothing behind; a context that is done
-// before Create returns is one.
+// meanwhile is one.
 func (e *Engine) Create(ctx context.Context, opts CreateOptions) (_ *Sandbox, err error) {
 	defer func() { err = opError("create", "", err) }()
 	if err := e.begin(); err != nil {
@@ -192,17 +192,17 @@ func (c *creation) hold(ctx context.Context, client *agent.Client) (*Sandbox, er
 		return nil, err
 	}
 	stepHook("create facts")
+	if err := context.Cause(ctx); err != nil {
+		return nil, err
+	}
 	l := c.facts.lease(c.id)
 	if c.opts.KeepAlive > 0 {
 		l.ExpiresAt = now.Add(c.opts.KeepAlive)
 	}
-	if err := c.e.table.Add(ctx, l); err != nil {
+	if err := c.e.table.Add(context.WithoutCancel(ctx), l); err != nil { // the last step
 		return nil, err
 	}
 	stepHook("create record")
-	if err := context.Cause(ctx); err != nil {
-		return nil, err
-	}
 	c.e.emit(lease.Event{Kind: lease.EventCreated, ID: c.id, ExpiresAt: l.ExpiresAt})
 	sb := c.e.handle(c.id, c.dir, client, held(info))
 	sb.tap = tap.From(ctx)
@@ -231,8 +231,8 @@ func (c *creation) undo() error {
 	}
 	ctx := context.Background()
 	err := c.e.clear(c.id, c.facts)
-	if _, lerr := c.e.table.Lease(ctx, c.id); lerr == nil {
-		_, eerr := c.e.ended(ctx, c.id, time.Now(), lease.Crashed)
+	if l, lerr := c.e.table.Lease(ctx, c.id); lerr == nil { // Add failed, but went well
+		_, eerr := c.e.ended(ctx, l, time.Now(), lease.Crashed)
 		err = errors.Join(err, eerr)
 	}
 	return errors.Join(err, c.dir.Close())
@@ -301,7 +301,7 @@ func (e *Engine) reconnect(ctx context.Context, id string) (_ *Sandbox, err erro
 		return nil, err
 	}
 	hold := beginHold(client)
-	err = hold.patiently(ctx, id)
+	err = patiently(ctx, id, hold.wait)
 	if errors.Is(err, ErrPaused) {
 		client.SetPaused()
 		err = nil

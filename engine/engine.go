@@ -22,7 +22,6 @@ import (
 	"log/slog"
 	"maps"
 	"os"
-	"path/filepath"
 	"runtime"
 	"slices"
 	"sync"
@@ -255,10 +254,7 @@ func (e *Engine) lookup(ctx context.Context, id string) (lease.Lease, error) {
 	if err != nil {
 		return lease.Lease{}, err
 	}
-	l.Holders, l.ExpiresAt = status.Holders, time.Time{}
-	if status.Remaining > 0 {
-		l.ExpiresAt = time.Now().Add(status.Remaining)
-	}
+	l.Holders, l.ExpiresAt = status.Holders, expiry(status.Remaining)
 	return l, nil
 }
 
@@ -274,17 +270,12 @@ func (e *Engine) status(ctx context.Context, id string) (agent.Status, error) {
 		return agent.Status{}, err
 	}
 	defer c.Close(ErrClosed)
-	for {
-		patience, cancel := context.WithTimeoutCause(ctx, holdPatience, errImpatient)
-		status, err := c.Status(patience)
-		cancel()
-		if !errors.Is(err, errImpatient) {
-			return status, err
-		}
-		if frozen, ferr := container.Frozen(id); frozen || ferr != nil {
-			return agent.Status{}, errors.Join(ErrPaused, ferr)
-		}
-	}
+	var status agent.Status
+	err = patiently(ctx, id, func(ctx context.Context) error {
+		status, err = c.Status(ctx)
+		return err
+	})
+	return status, err
 }
 
 // List gives the leases that q selects, newest first, as they are remembered: a sandbox that has ended
@@ -327,8 +318,25 @@ func (e *Engine) kill(ctx context.Context, id string, reason lease.EndReason) er
 	if err != nil {
 		return err
 	}
-	_, err = e.finish(ctx, id, reason)
-	return err
+	if _, err := e.finish(ctx, id, reason); err != nil {
+		return err
+	}
+	for _, sb := range e.handlesOn(id) {
+		<-sb.done
+	}
+	return nil
+}
+
+// handlesOn gives the open handles on a sandbox.
+func (e *Engine) handlesOn(id string) (list []*Sandbox) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	for sb := range e.handles {
+		if sb.id == id {
+			list = append(list, sb)
+		}
+	}
+	return list
 }
 
 // validID tells whether id is in the form that Create gives.
@@ -350,6 +358,3 @@ func newID() (string, error) {
 	}
 	return u.String(), nil
 }
-
-// path joins the state directory with a name of the package's own.
-func (s stateDir) path(name string) string { return filepath.Join(s.dir, name) }

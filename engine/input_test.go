@@ -292,7 +292,7 @@ func TestCancelledCreate(t *testing.T) {
 	dir := stateDir(t)
 	eng := open(t, dir)
 	why := errors.New("changed my mind")
-	for _, at := range append([]string{""}, createSteps...) {
+	for _, at := range append([]string{""}, createSteps[:len(createSteps)-1]...) {
 		t.Run("after "+at, func(t *testing.T) {
 			ctx, cancel := context.WithCancelCause(t.Context())
 			defer cancel(nil)

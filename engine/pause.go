@@ -3,7 +3,6 @@ package engine
 import (
 	"context"
 	"errors"
-	"io/fs"
 	"time"
 
 	"github.com/nestbox/nestbox/engine/internal/agent"
@@ -23,31 +22,12 @@ const holdPatience = 50 * time.Millisecond
 // goes on, and can be changed. A handle closes as ever, and Reconnect opens one that waits for Resume. Pausing a
 // paused sandbox is a no-op.
 func (s *Sandbox) Pause(ctx context.Context) error {
-	return opError("pause", s.id, s.locked(ctx, s.pause))
+	return opError("pause", s.id, s.locked(ctx, func() error { return s.pause(ctx) }))
 }
 
 // Resume lets the processes of a paused sandbox go on. Resuming one that runs is a no-op.
 func (s *Sandbox) Resume(ctx context.Context) error {
-	return opError("resume", s.id, s.locked(ctx, s.resume))
-}
-
-// locked calls f, which others then don't do at the same time.
-func (s *Sandbox) locked(ctx context.Context, f func(context.Context) error) error {
-	if err := s.usable(); err != nil {
-		return err
-	}
-	if err := context.Cause(ctx); err != nil {
-		return err
-	}
-	unlock, err := s.e.state.lockFacts(s.id)
-	if errors.Is(err, fs.ErrNotExist) {
-		return ErrEnded
-	}
-	if err != nil {
-		return err
-	}
-	defer unlock()
-	return f(ctx)
+	return opError("resume", s.id, s.locked(ctx, func() error { return s.resume(ctx) }))
 }
 
 func (s *Sandbox) pause(ctx context.Context) (err error) {
@@ -57,7 +37,8 @@ func (s *Sandbox) pause(ctx context.Context) (err error) {
 	}
 	defer func() {
 		if err != nil { // as it was, whatever that takes
-			err = errors.Join(err, s.resume(context.WithoutCancel(ctx)))
+			_, rerr := s.thaw(context.WithoutCancel(ctx))
+			err = errors.Join(err, rerr)
 		}
 	}()
 	if err := s.setPaused(ctx, true); err != nil {
@@ -90,29 +71,35 @@ func (s *Sandbox) resume(ctx context.Context) error {
 	if err != nil || !f.Paused {
 		return err
 	}
-	if err := container.Thaw(s.id); err != nil {
-		return err
-	}
-	if err := s.hold.wait(ctx); err != nil {
-		return err
-	}
-	l, err := s.e.lease(ctx, s.id)
+	l, err := s.thaw(ctx)
 	if err != nil {
-		return err
-	}
-	if err := s.client.Resume(ctx, max(0, time.Until(l.ExpiresAt))); err != nil {
-		return err
-	}
-	if err := s.setPaused(ctx, false); err != nil {
 		return err
 	}
 	s.e.emit(lease.Event{Kind: lease.EventResumed, ID: s.id, ExpiresAt: l.ExpiresAt})
 	return nil
 }
 
+// thaw has the sandbox go on, whether it was frozen or was to be.
+func (s *Sandbox) thaw(ctx context.Context) (lease.Lease, error) {
+	if err := container.Thaw(s.id); err != nil {
+		return lease.Lease{}, err
+	}
+	if err := s.hold.wait(ctx); err != nil {
+		return lease.Lease{}, err
+	}
+	l, err := s.e.lease(ctx, s.id)
+	if err != nil {
+		return lease.Lease{}, err
+	}
+	if err := s.client.Resume(ctx, max(0, time.Until(l.ExpiresAt))); err != nil {
+		return lease.Lease{}, err
+	}
+	return l, s.setPaused(ctx, false)
+}
+
 // settle ends a pause that was cut off when it began or ended.
 func (s *Sandbox) settle(ctx context.Context) error {
-	return s.locked(ctx, func(ctx context.Context) error {
+	return s.locked(ctx, func() error {
 		frozen, err := container.Frozen(s.id)
 		if frozen || err != nil {
 			return err
@@ -164,11 +151,12 @@ func (h *holding) wait(ctx context.Context) error {
 	}
 }
 
-// patiently waits for the agent of a sandbox. It is ErrPaused when the sandbox turns out to be frozen.
-func (h *holding) patiently(ctx context.Context, id string) error {
+// patiently calls f, which waits for the agent of a sandbox, again and again until it has an answer. It is ErrPaused
+// when the sandbox turns out to be frozen.
+func patiently(ctx context.Context, id string, f func(context.Context) error) error {
 	for {
 		patience, cancel := context.WithTimeoutCause(ctx, holdPatience, errImpatient)
-		err := h.wait(patience)
+		err := f(patience)
 		cancel()
 		if !errors.Is(err, errImpatient) {
 			return err

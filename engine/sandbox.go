@@ -57,12 +57,15 @@ func (s *Sandbox) watch() {
 	if !s.closeOnce() {
 		return
 	}
-	l, err := s.e.finish(context.Background(), s.id, lease.Crashed)
-	if err != nil {
+	l, err := s.e.finishCrashed(context.Background(), s.id)
+	switch {
+	case err == nil:
+		err = endedError(string(l.EndReason))
+	case !errors.Is(err, errNoAnswer):
 		s.e.log.Error("clean up", "sandbox", s.id, "error", err)
-		l.EndReason = lease.Crashed
+		err = endedError(string(lease.Crashed))
 	}
-	s.end(endedError(string(l.EndReason)))
+	s.end(err)
 }
 
 // closeOnce is true for the first who closes the handle. With it its listeners close.
@@ -136,14 +139,13 @@ func (s *Sandbox) release() (how lease.EndReason, err error) {
 	case errors.Is(err, ErrPaused), errors.Is(err, errImpatient):
 		return s.closeOutside(ctx)
 	case gone(err):
-		how = lease.Crashed
-	case ended:
-		how = lease.Closed
-	default:
+		l, err := s.e.finishCrashed(ctx, s.id)
+		return l.EndReason, err
+	case !ended:
 		return "", err
 	}
-	l, err := s.e.finish(ctx, s.id, how)
-	return cmp.Or(l.EndReason, how), err
+	l, err := s.e.finish(ctx, s.id, lease.Closed)
+	return cmp.Or(l.EndReason, lease.Closed), err
 }
 
 // closeTimeout is how long an agent may take to answer that a handle goes. When the connection is closed
@@ -155,11 +157,7 @@ func (s *Sandbox) Kill(ctx context.Context) error {
 	if err := s.usable(); err != nil {
 		return opError("kill", s.id, err)
 	}
-	if err := s.e.Kill(ctx, s.id); err != nil {
-		return err
-	}
-	<-s.done
-	return nil
+	return s.e.Kill(ctx, s.id)
 }
 
 // usable is an error when the handle is closed or the sandbox has ended.
@@ -179,40 +177,63 @@ func (s *Sandbox) usable() error {
 	return s.err
 }
 
+// begin counts an operation on the sandbox in, as Engine.begin does, if the handle can be used.
+func (s *Sandbox) begin() (done func(), err error) {
+	if err := s.usable(); err != nil {
+		return nil, err
+	}
+	if err := s.e.begin(); err != nil {
+		return nil, err
+	}
+	return s.e.using.Done, nil
+}
+
+// locked calls f under the lock on the sandbox's facts, which all that change them or the deadline, pause or resume
+// take, in whichever process.
+func (s *Sandbox) locked(ctx context.Context, f func() error) error {
+	done, err := s.begin()
+	if err != nil {
+		return err
+	}
+	defer done()
+	if err := context.Cause(ctx); err != nil {
+		return err
+	}
+	unlock, err := s.e.state.lockFacts(s.id)
+	if err == nil {
+		defer unlock()
+		err = f()
+	}
+	if errors.Is(err, fs.ErrNotExist) { // the sandbox's directory is gone
+		return ErrEnded
+	}
+	return err
+}
+
 // Lease tells what is known of the sandbox.
 func (s *Sandbox) Lease(ctx context.Context) (lease.Lease, error) {
-	if err := s.usable(); err != nil {
+	done, err := s.begin()
+	if err != nil {
 		return lease.Lease{}, opError("lease", s.id, err)
 	}
+	defer done()
 	l, err := s.e.lookup(ctx, s.id)
 	return l, opError("lease", s.id, err)
 }
 
 // SetMetadata replaces the sandbox's metadata. It has the bounds of CreateOptions.Metadata.
 func (s *Sandbox) SetMetadata(ctx context.Context, md map[string]string) error {
-	return opError("set metadata", s.id, s.setMetadata(ctx, md))
-}
-
-func (s *Sandbox) setMetadata(ctx context.Context, md map[string]string) error {
-	if err := checkMetadata(md); err != nil {
-		return err
-	}
-	if err := s.usable(); err != nil {
-		return err
-	}
-	err := s.e.remembered(ctx, s.id, func() error { return s.e.table.SetMetadata(ctx, s.id, md) })
-	if err != nil {
-		return err
-	}
-	unlock, err := s.e.state.lockFacts(s.id)
+	err := checkMetadata(md)
 	if err == nil {
-		defer unlock()
-		err = s.e.state.changeFacts(s.id, func(f *facts) { f.Metadata = md })
+		err = s.locked(ctx, func() error {
+			err := s.e.remembered(ctx, s.id, func() error { return s.e.table.SetMetadata(ctx, s.id, md) })
+			if err != nil {
+				return err
+			}
+			return s.e.state.changeFacts(s.id, func(f *facts) { f.Metadata = md })
+		})
 	}
-	if errors.Is(err, fs.ErrNotExist) {
-		return ErrEnded
-	}
-	return err
+	return opError("set metadata", s.id, err)
 }
 
 // KeepAlive sets the deadline to now + d, in the place of an earlier one, also if that is sooner; 0 cancels
@@ -228,62 +249,61 @@ func (s *Sandbox) Extend(ctx context.Context, d time.Duration) error {
 }
 
 // setDeadline has the agent change the deadline, which decides, and has it remembered: before, so that who
-// looks never sees one that is too soon, and after, since it may be sooner. Of several handles that do so at once
-// the last to look sees what holds, and remembers that.
+// looks never sees one that is too soon, and after, since it may be sooner.
 func (s *Sandbox) setDeadline(ctx context.Context, d time.Duration, extend bool) error {
-	set := s.client.KeepAlive
-	if extend {
-		set = s.client.Extend
-	}
 	if err := checkKeepAlive("keep-alive", d, s.e.maxKeepAlive); err != nil {
 		return err
 	}
-	if err := s.usable(); err != nil {
-		return err
-	}
-	if d > 0 {
-		at := time.Now().Add(d)
-		err := s.e.remembered(ctx, s.id, func() error { return s.e.table.Extend(ctx, s.id, at) })
+	return s.locked(ctx, func() error {
+		if d > 0 {
+			at := time.Now().Add(d)
+			err := s.e.remembered(ctx, s.id, func() error { return s.e.table.Extend(ctx, s.id, at) })
+			if err != nil {
+				return err
+			}
+		}
+		remaining, err := s.tellDeadline(ctx, d, extend)
+		ctx := context.WithoutCancel(ctx)
+		switch {
+		case err == nil:
+			err = s.e.table.SetExpiry(ctx, s.id, expiry(remaining))
+		case !errors.Is(err, ErrPaused):
+			return err
+		case extend: // the agent is told when it is resumed
+			err = nil
+		default:
+			err = s.e.remembered(ctx, s.id, func() error { return s.e.table.SetExpiry(ctx, s.id, expiry(d)) })
+		}
 		if err != nil {
 			return err
 		}
-	}
-	remaining, err := set(ctx, d)
-	if errors.Is(err, ErrPaused) { // the agent is told when it is resumed
-		return s.setDeadlineOutside(ctx, d, extend)
-	}
-	if err != nil {
+		l, err := s.e.lease(ctx, s.id)
+		s.e.emit(lease.Event{Kind: lease.EventExtended, ID: s.id, ExpiresAt: l.ExpiresAt})
 		return err
-	}
-	s.e.emit(lease.Event{Kind: lease.EventExtended, ID: s.id, ExpiresAt: expiry(remaining)})
-	ctx = context.WithoutCancel(ctx)
-	for {
-		at := expiry(remaining)
-		if err := s.e.table.SetExpiry(ctx, s.id, at); err != nil {
-			return err
-		}
-		status, err := s.client.Status(ctx)
-		if err != nil {
-			return err
-		}
-		if diff := expiry(status.Remaining).Sub(at); diff.Abs() < time.Second {
-			return nil
-		}
-		remaining = status.Remaining
-	}
+	})
 }
 
-// setDeadlineOutside changes the deadline of a paused sandbox.
-func (s *Sandbox) setDeadlineOutside(ctx context.Context, d time.Duration, extend bool) error {
-	at := expiry(d)
-	if !extend { // else it has been
-		err := s.e.remembered(ctx, s.id, func() error { return s.e.table.SetExpiry(ctx, s.id, at) })
-		if err != nil {
-			return err
+// tellDeadline tells the agent. It is ErrPaused when the sandbox is paused, and not when the handle has yet to hear
+// that it was resumed. The caller has the lock.
+func (s *Sandbox) tellDeadline(ctx context.Context, d time.Duration, extend bool) (remaining time.Duration, err error) {
+	for {
+		if extend {
+			remaining, err = s.client.Extend(ctx, d)
+		} else {
+			remaining, err = s.client.KeepAlive(ctx, d)
+		}
+		if !errors.Is(err, ErrPaused) {
+			return remaining, err
+		}
+		if f, ferr := s.e.state.readFacts(s.id); f.Paused || ferr != nil {
+			return 0, errors.Join(err, ferr)
+		}
+		select {
+		case <-ctx.Done():
+			return 0, context.Cause(ctx)
+		case <-time.After(time.Millisecond):
 		}
 	}
-	s.e.emit(lease.Event{Kind: lease.EventExtended, ID: s.id, ExpiresAt: at})
-	return nil
 }
 
 // expiry is when a deadline is that is so far away; 0 is none.

@@ -36,6 +36,9 @@ const (
 	eventsFile = "events/log"
 )
 
+// path joins the state directory with a name of the package's own.
+func (s stateDir) path(name string) string { return filepath.Join(s.dir, name) }
+
 // sandbox is the directory of the sandbox id, which is a valid one.
 func (s stateDir) sandbox(id string) string { return filepath.Join(s.dir, "sandboxes", id) }
 

@@ -30,9 +30,11 @@ type Stats struct {
 // Stats measures what the sandbox takes. It works on a paused one too. Disk and Files are counted file by file,
 // which takes a moment where there are many.
 func (s *Sandbox) Stats(ctx context.Context) (Stats, error) {
-	if err := s.usable(); err != nil {
+	done, err := s.begin()
+	if err != nil {
 		return Stats{}, opError("stats", s.id, err)
 	}
+	defer done()
 	st, err := s.e.stats(ctx, s.id)
 	if errors.Is(err, fs.ErrNotExist) { // it has ended meanwhile
 		err = ErrEnded

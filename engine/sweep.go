@@ -133,21 +133,37 @@ func (e *Engine) finish(ctx context.Context, id string, reason lease.EndReason) 
 	if reason == lease.Crashed && kills > 0 {
 		reason = lease.OOM
 	}
-	return e.ended(ctx, id, now, reason)
+	return e.ended(ctx, l, now, reason)
 }
 
-// ended has it remembered how a sandbox ended, and told once.
-func (e *Engine) ended(ctx context.Context, id string, at time.Time, reason lease.EndReason) (lease.Lease, error) {
-	l, err := e.table.End(ctx, id, at, reason)
-	if err == nil && l.EndedAt.Equal(at) {
+// finishCrashed is finish for a sandbox whose agent has ended a handle's connection, and most likely itself.
+func (e *Engine) finishCrashed(ctx context.Context, id string) (lease.Lease, error) {
+	if f, err := e.state.readFacts(id); err == nil && f.aliveSoon() {
+		return lease.Lease{}, errNoAnswer
+	}
+	return e.finish(ctx, id, lease.Crashed)
+}
+
+// ended has it remembered how the sandbox of l ended, and told once.
+func (e *Engine) ended(ctx context.Context, l lease.Lease, now time.Time, reason lease.EndReason) (lease.Lease, error) {
+	if reason == lease.Expired && l.Grace == 0 && l.ExpiresAt.Before(now) {
+		now = l.ExpiresAt // which may be long ago, if no engine was open
+	}
+	id := l.ID
+	l, first, err := e.table.End(ctx, id, now, reason)
+	if first {
 		e.emit(lease.Event{Kind: lease.EventEnded, ID: id, EndReason: l.EndReason})
 	}
 	return l, err
 }
 
 // finishGone is finish for a sandbox whose agent has ended without this process having a hand in it. Who holds
-// it knows how it ended, and gets the time to say so. If nobody does, its lease suggests it.
+// it knows how it ended, and gets the time to say so. If nobody does, its lease suggests it. An agent that lives,
+// and doesn't talk, is an error.
 func (e *Engine) finishGone(ctx context.Context, id string) (lease.Lease, error) {
+	if f, err := e.state.readFacts(id); err == nil && f.aliveSoon() {
+		return lease.Lease{}, errNoAnswer
+	}
 	dir, err := os.Open(e.state.sandbox(id))
 	if err != nil { // another has removed it, or this is the error to return
 		return e.finish(ctx, id, "")
@@ -175,6 +191,18 @@ func inferReason(l lease.Lease, now time.Time) lease.EndReason {
 	default:
 		return lease.Closed
 	}
+}
+
+var errNoAnswer = errors.New("the sandbox lives, but its agent ends every connection; Kill it if that stays so")
+
+// aliveSoon is alive, but waits a moment for an agent that is ending.
+func (f facts) aliveSoon() bool {
+	for deadline := time.Now().Add(holderTimeout); f.alive(); time.Sleep(time.Millisecond) {
+		if time.Now().After(deadline) {
+			return true
+		}
+	}
+	return false
 }
 
 // alive tells whether a sandbox's agent runs.
@@ -386,7 +414,7 @@ func (e *Engine) endMissing(ctx context.Context) error {
 			continue
 		}
 		now := time.Now()
-		if _, err := e.ended(ctx, l.ID, now, inferReason(l, now)); err != nil {
+		if _, err := e.ended(ctx, l, now, inferReason(l, now)); err != nil {
 			return err
 		}
 	}
@@ -444,6 +472,11 @@ func (e *Engine) enforceOne(ctx context.Context, l lease.Lease, now time.Time, s
 		return nil
 	}
 	if l.State == lease.Running {
+		// The agent's clock goes on by itself, while the host's may have been set.
+		status, err := e.status(ctx, l.ID)
+		if err == nil && status.Remaining > 0 && (e.maxKeepAlive < 0 || status.Remaining <= e.maxKeepAlive) {
+			return e.table.SetExpiry(ctx, l.ID, expiry(status.Remaining))
+		}
 		e.log.Warn("the agent does not end its sandbox", "sandbox", l.ID)
 	}
 	reason := lease.Expired

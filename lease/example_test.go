@@ -42,7 +42,7 @@ func ExampleTable_List() {
 			log.Fatal(err)
 		}
 	}
-	if _, err := table.End(ctx, "3", time.Now(), lease.Closed); err != nil {
+	if _, _, err := table.End(ctx, "3", time.Now(), lease.Closed); err != nil {
 		log.Fatal(err)
 	}
 	q := lease.Query{Metadata: map[string]string{"user": "42"}, States: []lease.State{lease.Running}}

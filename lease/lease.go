@@ -125,11 +125,11 @@ func (t *Table) SetReason(ctx context.Context, id string, reason EndReason) erro
 	})
 }
 
-// End makes a lease Ended, for the reason unless one was set before, and gives what it is then. A lease
-// that has ended stays as it is.
-func (t *Table) End(ctx context.Context, id string, at time.Time, reason EndReason) (l Lease, err error) {
+// End makes a lease Ended, for the reason unless one was set before, and gives what it is then, and whether it
+// wasn't before. A lease that has ended stays as it is.
+func (t *Table) End(ctx context.Context, id string, at time.Time, reason EndReason) (l Lease, first bool, err error) {
 	err = t.s.Update(ctx, id, func(r *store.Record) error {
-		if State(r.State) != Ended {
+		if first = State(r.State) != Ended; first {
 			r.State, r.EndedAt = string(Ended), at.UTC() // as any store gives it
 			if r.EndReason == "" {
 				r.EndReason = string(reason)
@@ -138,7 +138,7 @@ func (t *Table) End(ctx context.Context, id string, at time.Time, reason EndReas
 		l = fromRecord(*r)
 		return nil
 	})
-	return l, err
+	return l, first && err == nil, err
 }
 
 // Forget forgets the leases that ended before at.

@@ -101,7 +101,7 @@ func setReason(r lease.EndReason) change {
 
 func end(at time.Time, r lease.EndReason) change {
 	return func(ctx context.Context, tbl *lease.Table, id string) error {
-		l, err := tbl.End(ctx, id, at, r)
+		l, _, err := tbl.End(ctx, id, at, r)
 		if err != nil {
 			return err
 		}
@@ -275,7 +275,7 @@ func TestListMeanwhile(t *testing.T) {
 		seen[l.ID]++
 		if n++; n%100 == 1 {
 			newer := lease.Lease{ID: fmt.Sprint("9-", n), State: lease.Running}
-			_, err := tbl.End(t.Context(), l.ID, day(1), lease.Closed)
+			_, _, err := tbl.End(t.Context(), l.ID, day(1), lease.Closed)
 			if err := errors.Join(err, tbl.Add(t.Context(), newer), tbl.Forget(t.Context(), day(2))); err != nil {
 				t.Fatal(err)
 			}

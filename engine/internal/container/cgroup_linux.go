@@ -181,8 +181,12 @@ func Thaw(id string) error {
 }
 
 func thaw(m cgroups.Manager) error {
-	if state, err := m.GetFreezerState(); err != nil || state != cgroups.Frozen {
-		return nil // it has no cgroup any more, or nothing to thaw
+	state, err := m.GetFreezerState()
+	if err != nil {
+		return fmt.Errorf("read freezer: %w", err)
+	}
+	if state != cgroups.Frozen { // nothing to thaw, or no cgroup any more
+		return nil
 	}
 	if err := m.Freeze(cgroups.Thawed); err != nil {
 		return fmt.Errorf("thaw: %w", err)
