@@ -81,7 +81,9 @@ type Cmd struct {
 	copies   []func() error // what copies streams, until it is started
 	copied   chan error     // gets the first error of what copies, once all have ended; nil: nothing copies
 	watched  chan watched   // gets what became of the context; nil: nobody watches it
-	missed   int64
+	// unanswered is closed when the command was killed for its WaitDelay, and the agent doesn't tell of its end.
+	unanswered chan struct{}
+	missed     int64
 }
 
 // Command prepares to run a program in the sandbox.
@@ -159,7 +161,14 @@ func (c *Cmd) Start() error {
 			return err
 		}
 		cmd.Stdio, cmd.Spool = std.mask, uint64(c.Spool)
-		c.process, err = c.sb.client.Start(cmd, std.fds...)
+		ctx := c.ctx
+		if ctx == nil {
+			ctx = context.Background()
+		}
+		c.process, err = c.sb.client.Start(ctx, cmd, std.fds...)
+		if err != nil && ctx.Err() != nil {
+			return ctx.Err()
+		}
 		return c.startError(err)
 	})
 }
@@ -186,6 +195,7 @@ func (c *Cmd) begin(start func() error) (err error) {
 	c.startCopies()
 	if (c.Cancel != nil || c.WaitDelay != 0) && c.ctx != nil && c.ctx.Done() != nil {
 		c.watched = make(chan watched)
+		c.unanswered = make(chan struct{})
 		go c.watch()
 	}
 	return nil
@@ -306,7 +316,9 @@ func (c *Cmd) signal(sig syscall.Signal, group bool) error {
 	if c.over.Load() {
 		return os.ErrProcessDone
 	}
-	err := c.process.Signal(sig, group)
+	ctx, cancel := context.WithTimeout(context.Background(), closeTimeout)
+	defer cancel()
+	err := c.process.Signal(ctx, sig, group)
 	var aerr *agent.Error
 	switch {
 	case errors.As(err, &aerr):

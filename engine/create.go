@@ -186,6 +186,7 @@ func (c *creation) hold(ctx context.Context, client *agent.Client) (*Sandbox, er
 			return nil, err
 		}
 	}
+	c.facts.Protocol = wire.Protocol
 	c.facts.Template, c.facts.Metadata = c.opts.Template, c.opts.Metadata
 	c.facts.CreatedAt, c.facts.Grace = now, c.opts.Grace
 	if err := c.e.state.writeFacts(c.id, c.facts); err != nil {
@@ -289,10 +290,14 @@ func (e *Engine) reconnect(ctx context.Context, id string) (_ *Sandbox, err erro
 			err = errors.Join(err, dir.Close())
 		}
 	}()
-	if err := lockShared(ctx, dir); err != nil {
+	// Who has the exclusive lock ends the sandbox, or finds in a moment that there is nothing to do.
+	if err := awaitFlock(ctx, dir, false); err != nil {
 		return nil, err
 	}
 	f, err := e.state.readFacts(id)
+	if err == nil {
+		err = f.checkProtocol()
+	}
 	if err != nil {
 		return nil, err
 	}
@@ -318,20 +323,4 @@ func (e *Engine) reconnect(ctx context.Context, id string) (_ *Sandbox, err erro
 	}
 	e.emit(lease.Event{Kind: lease.EventReconnected, ID: id})
 	return sb, nil
-}
-
-// lockShared takes the lock of a handle. Who has the exclusive one ends the sandbox, or finds in a moment
-// that there is nothing to do.
-func lockShared(ctx context.Context, dir *os.File) error {
-	for {
-		ok, err := tryFlock(dir, false)
-		if ok || err != nil {
-			return err
-		}
-		select {
-		case <-ctx.Done():
-			return context.Cause(ctx)
-		case <-time.After(time.Millisecond):
-		}
-	}
 }

@@ -260,6 +260,13 @@ func (e *Engine) lookup(ctx context.Context, id string) (lease.Lease, error) {
 
 // status asks a sandbox's agent for the state of its lease.
 func (e *Engine) status(ctx context.Context, id string) (agent.Status, error) {
+	f, err := e.state.readFacts(id)
+	if err == nil {
+		err = f.checkProtocol()
+	}
+	if err != nil {
+		return agent.Status{}, err
+	}
 	dir, err := os.Open(e.state.sandbox(id))
 	if err != nil {
 		return agent.Status{}, err

@@ -25,8 +25,8 @@ var (
 	ErrPaused = agent.ErrPaused
 	// ErrTemplateNotFound means that the catalog has no such template.
 	ErrTemplateNotFound = rootfs.ErrTemplateNotFound
-	// ErrKeepAliveTooLong means that a keep-alive is over Options.MaxKeepAlive.
-	ErrKeepAliveTooLong = errors.New("keep-alive is too long")
+	// ErrKeepAliveTooLong means that a keep-alive or a grace time is over Options.MaxKeepAlive.
+	ErrKeepAliveTooLong = errors.New("too long")
 	// ErrStateDir means that a directory can't be used as state directory.
 	ErrStateDir = errors.New("not usable as state directory")
 )
@@ -77,6 +77,6 @@ func invalid(field, format string, args ...any) error {
 // endedError is ErrEnded with how and when.
 func endedError(how string) error { return fmt.Errorf("%w: %s", ErrEnded, how) }
 
-func tooLong(d, bound time.Duration) error {
-	return fmt.Errorf("%w: %v is over Options.MaxKeepAlive, which is %v", ErrKeepAliveTooLong, d, bound)
+func tooLong(field string, d, bound time.Duration) error {
+	return fmt.Errorf("%w: %s of %v is over Options.MaxKeepAlive, which is %v", ErrKeepAliveTooLong, field, d, bound)
 }

@@ -22,8 +22,9 @@ const maxEvents = 4 << 20
 // eventLog is the state directory's file of events, to which every engine appends. One write is one line, which
 // O_APPEND keeps whole, see open(2).
 type eventLog struct {
-	mu sync.Mutex
-	f  *os.File // nil: not open
+	mu     sync.Mutex
+	f      *os.File // nil: not open
+	closed bool
 }
 
 // emit tells all who listen what happened. That an event can't be written is no reason for what happened to fail.
@@ -41,6 +42,9 @@ func (e *Engine) emit(ev lease.Event) {
 func (l *eventLog) append(s stateDir, line []byte) error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	if l.closed {
+		return ErrClosed
+	}
 	if err := l.openLocked(s); err != nil {
 		return err
 	}
@@ -91,18 +95,25 @@ func (l *eventLog) close() {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	_ = closeFile(l.f)
-	l.f = nil
+	l.f, l.closed = nil, true
 }
 
 // Events gives what happens to the sandboxes of the state directory, in whichever process, from when it is
 // called until ctx is done or the engine is closed. Who reads slowly misses nothing but what is two files of 4 MiB
 // back. The end of a sandbox is told when it is noticed, which takes up to a second.
 //
-// What has been given is not given again; each call has a stream of its own.
+// The events are for one loop: what it was given isn't given again. If the state directory can't be watched, there
+// are none, and Options.Logger is told why.
 func (e *Engine) Events(ctx context.Context) iter.Seq[lease.Event] {
 	r := &eventReader{dir: e.state}
-	if err := r.open(); err == nil {
-		_, _ = r.f.Seek(0, io.SeekEnd)
+	err := r.open()
+	if err == nil {
+		_, err = r.f.Seek(0, io.SeekEnd)
+	}
+	if err != nil {
+		e.log.Error("watch events: does fs.inotify.max_user_instances leave room?", "error", err)
+		r.close()
+		return func(func(lease.Event) bool) {}
 	}
 	return func(yield func(lease.Event) bool) {
 		defer r.close()
@@ -116,7 +127,7 @@ func (e *Engine) Events(ctx context.Context) iter.Seq[lease.Event] {
 				}
 			}
 			if err := r.wait(ctx); err != nil {
-				if ctx.Err() == nil {
+				if ctx.Err() == nil && !errors.Is(err, os.ErrClosed) { // closed: a second loop
 					e.log.Error("wait for events", "error", err)
 				}
 				return
@@ -178,9 +189,6 @@ func (r *eventReader) next() (ev lease.Event, ok bool) {
 
 // read reads on, in the next file if one was begun and this is read to its end.
 func (r *eventReader) read() bool {
-	if r.f == nil {
-		return false
-	}
 	chunk := make([]byte, 16<<10)
 	n, _ := r.f.Read(chunk)
 	if n > 0 {
@@ -199,12 +207,7 @@ func (r *eventReader) read() bool {
 	return r.reopen() == nil
 }
 
-var errNoWatch = errors.New("the state directory can't be watched")
-
 // wait waits until something was written.
 func (r *eventReader) wait(ctx context.Context) error {
-	if r.watch == nil || r.f == nil {
-		return errNoWatch
-	}
 	return r.watch.wait(ctx)
 }

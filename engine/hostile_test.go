@@ -5,8 +5,10 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"net"
 	"os"
 	"os/signal"
+	"path/filepath"
 	"runtime"
 	"strings"
 	"sync"
@@ -409,5 +411,148 @@ func TestNoProcessLeft(t *testing.T) {
 		if err := sb.Close(); err != nil {
 			t.Error(err)
 		}
+	}
+}
+
+// TestSilentAgent stops an agent, as a guest that has taken it over could. Calls with a context end with it.
+func TestSilentAgent(t *testing.T) {
+	t.Parallel()
+	eng := open(t, "")
+	sb := create(t, eng, engine.CreateOptions{})
+	running := sb.Command("sleep", "1000")
+	if err := running.Start(); err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
+	defer cancel()
+	waiting := sb.CommandContext(ctx, "sleep", "1000")
+	waiting.WaitDelay = 100 * time.Millisecond
+	if err := waiting.Start(); err != nil {
+		t.Fatal(err)
+	}
+	pid := agentPID(t, eng, sb.ID())
+	if err := syscall.Kill(pid, syscall.SIGSTOP); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, 5*time.Second, "all threads of the agent have stopped", func() bool {
+		for _, tid := range list(t, fmt.Sprintf("/proc/%d/task", pid)) {
+			stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/task/%s/stat", pid, tid))
+			if err != nil || !strings.Contains(string(stat), ") T ") {
+				return false
+			}
+		}
+		return true
+	})
+	soon, cancel := context.WithTimeout(t.Context(), 200*time.Millisecond)
+	defer cancel()
+	ended := make(chan string, 10)
+	calls := map[string]func() error{
+		"start":      sb.CommandContext(soon, "true").Run,
+		"wait":       waiting.Wait,
+		"keep alive": func() error { return sb.KeepAlive(soon, time.Minute) },
+		"lease":      func() error { _, err := sb.Lease(soon); return err },
+		"reconnect":  func() error { _, err := eng.Reconnect(soon, sb.ID()); return err },
+		"kill":       running.Kill,
+	}
+	for name, f := range calls {
+		go func() {
+			if err := f(); err == nil {
+				t.Errorf("%s went well", name)
+			}
+			ended <- name
+		}()
+	}
+	for range calls {
+		select {
+		case name := <-ended:
+			delete(calls, name)
+		case <-time.After(20 * time.Second):
+			t.Fatalf("these hang: %v", calls)
+		}
+	}
+	if err := sb.Pause(soon); err == nil {
+		t.Error("pause went well")
+	}
+	if err := sb.Close(); err != nil {
+		t.Errorf("close: %v", err)
+	}
+	if len(cgroupsOf(t, sb.ID())) > 0 {
+		t.Error("the sandbox lives on without a handle")
+	}
+}
+
+// TestAgentHangsUp has the agent's socket end every connection. The sandbox is not taken for one that has ended.
+func TestAgentHangsUp(t *testing.T) {
+	t.Parallel()
+	dir := stateDir(t)
+	eng := open(t, dir)
+	sb := create(t, eng, engine.CreateOptions{})
+	pid := agentPID(t, eng, sb.ID())
+	path := filepath.Join(dir, "sandboxes", sb.ID(), "agent.sock")
+	if err := os.Rename(path, path+".away"); err != nil {
+		t.Fatal(err)
+	}
+	l, err := net.ListenUnix("unixpacket", &net.UnixAddr{Name: path, Net: "unixpacket"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	go func() {
+		for {
+			c, err := l.Accept()
+			if err != nil {
+				return
+			}
+			_ = c.Close()
+		}
+	}()
+	if _, err := eng.Reconnect(t.Context(), sb.ID()); err == nil || errors.Is(err, engine.ErrExpired) {
+		t.Errorf("reconnect: %v, want an error, and not that it has ended", err)
+	}
+	if l, err := eng.Lease(t.Context(), sb.ID()); err == nil {
+		t.Errorf("lease: %+v, want an error", l)
+	}
+	if !running(pid) {
+		t.Fatal("the agent was ended")
+	}
+	if err := l.Close(); err != nil {
+		t.Error(err)
+	}
+	if err := sb.Command("true").Run(); err != nil {
+		t.Errorf("command on the handle that is open: %v", err)
+	}
+}
+
+// TestLeasedFile has a guest lease a file that the host works on. Nothing waits for the guest.
+func TestLeasedFile(t *testing.T) {
+	t.Parallel()
+	sb := create(t, open(t, ""), engine.CreateOptions{})
+	putSelf(t, sb)
+	if err := sb.FS().WriteFile("/tmp/f", []byte("x"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	if _, line := guest(t, sb, "lease", "/tmp/f"); line != "leased" {
+		t.Skipf("no lease can be had here, which is as well: %s", line)
+	}
+	began := time.Now()
+	for name, f := range map[string]func() error{
+		"truncate": func() error { return sb.FS().Truncate("/tmp/f", 0) },
+		"open":     func() error { _, err := sb.FS().Open("/tmp/f"); return err },
+		"write":    func() error { return sb.FS().WriteFile("/tmp/f", nil, 0o644) },
+	} {
+		if err := f(); !errors.Is(err, syscall.EAGAIN) {
+			t.Errorf("%s: %v, want EAGAIN", name, err)
+		}
+	}
+	if took := time.Since(began); took > 20*time.Second {
+		t.Errorf("it took %v", took)
+	}
+}
+
+// TestNoUserNamespace has a user of a sandbox try to become root in a namespace of its own.
+func TestNoUserNamespace(t *testing.T) {
+	t.Parallel()
+	sb := create(t, open(t, ""), engine.CreateOptions{User: "user"})
+	if out, err := sb.Command("unshare", "--user", "--map-root-user", "true").CombinedOutput(); err == nil {
+		t.Errorf("unshare, which util-linux has, went well: %s", out)
 	}
 }

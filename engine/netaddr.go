@@ -17,6 +17,9 @@ import (
 // maxHosts is how much of a sandbox's /etc/hosts is read, in bytes.
 const maxHosts = 1 << 20
 
+// maxAddrs is how many addresses of a name are tried.
+const maxAddrs = 32
+
 // resolve works out the addresses that package net would for op, "dial" or "listen", in the place of the
 // sandbox.
 func (s *Sandbox) resolve(ctx context.Context, op, network, address string) ([]net.Addr, error) {
@@ -50,7 +53,9 @@ func (s *Sandbox) resolve(ctx context.Context, op, network, address string) ([]n
 	var addrs []net.Addr
 	for _, ip := range ips {
 		if fits(network, ip) {
-			addrs = append(addrs, inetAddr(network, ip, port))
+			if addrs = append(addrs, inetAddr(network, ip, port)); len(addrs) == maxAddrs {
+				break
+			}
 		}
 	}
 	if addrs == nil {

@@ -21,10 +21,10 @@ type Options struct {
 	Templates string
 	// Store remembers the sandboxes. It stays the caller's. Nil: an SQLite file in Dir.
 	Store store.Store
-	// MaxKeepAlive bounds keep-alives. Zero: one hour; negative: no bound.
+	// MaxKeepAlive bounds keep-alives and grace times. Zero: one hour; negative: no bound.
 	MaxKeepAlive time.Duration
 	// Limits are those of sandboxes whose CreateOptions say nothing. Zero fields: 512 MiB of memory, 1 CPU,
-	// 512 processes, 16384 open files.
+	// 512 processes, 4096 open files.
 	Limits Limits
 	// Logger is told what has no caller to return to. Nil: silent.
 	Logger *slog.Logger
@@ -42,7 +42,7 @@ type Limits struct {
 	Disk int64
 }
 
-var defaultLimits = Limits{Memory: 512 << 20, CPUs: 1, Processes: 512, OpenFiles: 16384}
+var defaultLimits = Limits{Memory: 512 << 20, CPUs: 1, Processes: 512, OpenFiles: 4096}
 
 // Network is what a sandbox sees of the network.
 type Network int
@@ -62,7 +62,7 @@ type CreateOptions struct {
 	Template  string            // name in the catalog, or the absolute path of a root file system; empty: "base"
 	Metadata  map[string]string // at most 256 entries, a key of at most 256 bytes, all of at most 64 KiB
 	KeepAlive time.Duration     // as KeepAlive, from the start; zero: none
-	Grace     time.Duration     // how long the sandbox outlives its last handle; zero: not at all
+	Grace     time.Duration     // how long the sandbox outlives its last handle, up to MaxKeepAlive; zero: not at all
 	Env       []string          // "KEY=value", for every command; of the host's environment nothing is passed on
 	Dir       string            // where commands and relative names start, made if it isn't there; empty: the user's home
 	User      string            // of commands and files: "name", "uid" or "uid:gid"; empty: the template's, else root
@@ -132,7 +132,7 @@ func (o CreateOptions) check(maxKeepAlive time.Duration) error {
 		return invalid("Grace", "%v is negative", o.Grace)
 	}
 	if maxKeepAlive >= 0 && o.Grace > maxKeepAlive {
-		return tooLong(o.Grace, maxKeepAlive)
+		return tooLong("Grace", o.Grace, maxKeepAlive)
 	}
 	if err := checkEnv("Env", o.Env); err != nil {
 		return err
@@ -186,7 +186,7 @@ func checkKeepAlive(field string, d, bound time.Duration) error {
 		return invalid(field, "%v is negative; 0 cancels a keep-alive", d)
 	}
 	if bound >= 0 && d > bound {
-		return tooLong(d, bound)
+		return tooLong(field, d, bound)
 	}
 	return nil
 }

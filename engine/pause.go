@@ -17,6 +17,9 @@ import (
 // holdPatience is how long an agent may take to answer before it is worth a look whether it is frozen.
 const holdPatience = 50 * time.Millisecond
 
+// answerTimeout is how long an agent may take to answer in any case.
+const answerTimeout = 10 * time.Second
+
 // Pause stops all processes of the sandbox until Resume, or Kill. Meanwhile commands and files, of any handle, are
 // ErrPaused at once, and so is what was under way; a RemoveAll that has begun goes on after Resume. The deadline
 // goes on, and can be changed. A handle closes as ever, and Reconnect opens one that waits for Resume. Pausing a
@@ -37,7 +40,9 @@ func (s *Sandbox) pause(ctx context.Context) (err error) {
 	}
 	defer func() {
 		if err != nil { // as it was, whatever that takes
-			_, rerr := s.thaw(context.WithoutCancel(ctx))
+			ctx, cancel := context.WithTimeoutCause(context.WithoutCancel(ctx), closeTimeout, errNoAnswer)
+			defer cancel()
+			_, rerr := s.thaw(ctx)
 			err = errors.Join(err, rerr)
 		}
 	}()
@@ -60,7 +65,11 @@ func (s *Sandbox) setPaused(ctx context.Context, paused bool) error {
 	if paused {
 		state = lease.Paused
 	}
-	if err := s.e.state.changeFacts(s.id, func(f *facts) { f.Paused = paused }); err != nil {
+	l, err := s.e.lease(ctx, s.id)
+	if err != nil {
+		return err
+	}
+	if err := s.e.state.changeFacts(s.id, func(f *facts) { f.Paused, f.ExpiresAt = paused, l.ExpiresAt }); err != nil {
 		return err
 	}
 	return s.e.remembered(ctx, s.id, func() error { return s.e.table.SetState(ctx, s.id, state) })
@@ -152,8 +161,10 @@ func (h *holding) wait(ctx context.Context) error {
 }
 
 // patiently calls f, which waits for the agent of a sandbox, again and again until it has an answer. It is ErrPaused
-// when the sandbox turns out to be frozen.
+// when the sandbox turns out to be frozen, and an error when the agent does not answer for long.
 func patiently(ctx context.Context, id string, f func(context.Context) error) error {
+	ctx, cancel := context.WithTimeoutCause(ctx, answerTimeout, errNoAnswer)
+	defer cancel()
 	for {
 		patience, cancel := context.WithTimeoutCause(ctx, holdPatience, errImpatient)
 		err := f(patience)

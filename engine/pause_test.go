@@ -321,3 +321,39 @@ func TestPauserKilled(t *testing.T) {
 		eventually(t, 10*time.Second, "it is gone", func() bool { return len(cgroupsOf(t, sb.ID())) == 0 })
 	})
 }
+
+// TestKeepAliveMeetsResume sets deadlines while a sandbox is paused and resumed. The last one holds.
+func TestKeepAliveMeetsResume(t *testing.T) {
+	t.Parallel()
+	eng := open(t, "")
+	ctx := t.Context()
+	sb := create(t, eng, engine.CreateOptions{})
+	second, err := eng.Reconnect(ctx, sb.ID())
+	if err != nil {
+		t.Fatal(err)
+	}
+	for round := range 40 {
+		if err := sb.Pause(ctx); err != nil {
+			t.Fatal(err)
+		}
+		resumed := make(chan error)
+		go func() { resumed <- sb.Resume(ctx) }()
+		want := time.Duration(10+round%2*20) * time.Minute
+		if err := second.KeepAlive(ctx, want); err != nil {
+			t.Fatal(err)
+		}
+		if err := <-resumed; err != nil {
+			t.Fatal(err)
+		}
+		l, err := sb.Lease(ctx)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if left := time.Until(l.ExpiresAt); left > want || left < want-time.Minute {
+			t.Fatalf("round %d: %v left, want about %v", round, left, want)
+		}
+	}
+	if err := second.Close(); err != nil {
+		t.Error(err)
+	}
+}

@@ -199,7 +199,7 @@ func (s *Sandbox) locked(ctx context.Context, f func() error) error {
 	if err := context.Cause(ctx); err != nil {
 		return err
 	}
-	unlock, err := s.e.state.lockFacts(s.id)
+	unlock, err := s.e.state.lockFacts(ctx, s.id)
 	if err == nil {
 		defer unlock()
 		err = f()
@@ -255,29 +255,32 @@ func (s *Sandbox) setDeadline(ctx context.Context, d time.Duration, extend bool)
 		return err
 	}
 	return s.locked(ctx, func() error {
-		if d > 0 {
-			at := time.Now().Add(d)
-			err := s.e.remembered(ctx, s.id, func() error { return s.e.table.Extend(ctx, s.id, at) })
-			if err != nil {
-				return err
-			}
+		before, err := s.e.lease(ctx, s.id)
+		if err == nil && d > 0 {
+			err = s.e.table.Extend(ctx, s.id, time.Now().Add(d))
+		}
+		if err != nil {
+			return err
 		}
 		remaining, err := s.tellDeadline(ctx, d, extend)
 		ctx := context.WithoutCancel(ctx)
 		switch {
 		case err == nil:
 			err = s.e.table.SetExpiry(ctx, s.id, expiry(remaining))
-		case !errors.Is(err, ErrPaused):
-			return err
+		case !errors.Is(err, ErrPaused): // if the agent sets it after all, who looks at deadlines asks it
+			return errors.Join(err, s.e.table.SetExpiry(ctx, s.id, before.ExpiresAt))
 		case extend: // the agent is told when it is resumed
 			err = nil
 		default:
-			err = s.e.remembered(ctx, s.id, func() error { return s.e.table.SetExpiry(ctx, s.id, expiry(d)) })
+			err = s.e.table.SetExpiry(ctx, s.id, expiry(d))
 		}
 		if err != nil {
 			return err
 		}
 		l, err := s.e.lease(ctx, s.id)
+		if err == nil && l.State == lease.Paused {
+			err = s.e.state.changeFacts(s.id, func(f *facts) { f.ExpiresAt = l.ExpiresAt })
+		}
 		s.e.emit(lease.Event{Kind: lease.EventExtended, ID: s.id, ExpiresAt: l.ExpiresAt})
 		return err
 	})

@@ -1,6 +1,7 @@
 package engine
 
 import (
+	"context"
 	"crypto/rand"
 	"encoding/json"
 	"errors"
@@ -103,7 +104,10 @@ func (s stateDir) check() error {
 	if fi.Mode().Perm()&0o022 != 0 {
 		return refuse("can be written by others (mode %v): chmod 0700 it if you trust what is in it", fi.Mode().Perm())
 	}
-	_, err = os.Lstat(s.path(markerFile))
+	marker, err := os.ReadFile(s.path(markerFile))
+	if err == nil && string(marker) != markerText {
+		return refuse("is one of another version of this package, or damaged: %s says %.40q", markerFile, marker)
+	}
 	if errors.Is(err, fs.ErrNotExist) {
 		entries, rerr := os.ReadDir(s.dir)
 		if rerr != nil {
@@ -180,16 +184,18 @@ func (s stateDir) unheld(dir *os.File) (bool, error) {
 
 // facts is what a sandbox's directory says of it. It is there from the moment that the sandbox is complete.
 type facts struct {
-	UID       uint32            `json:"uid"`   // the host's id of its root
-	PID       int               `json:"pid"`   // the host's number of its agent
-	Start     uint64            `json:"start"` // when the agent started, see proc_pid_stat(5)
+	UID       uint32            `json:"uid"`      // the host's id of its root
+	PID       int               `json:"pid"`      // the host's number of its agent
+	Start     uint64            `json:"start"`    // when the agent started, see proc_pid_stat(5)
+	Protocol  int               `json:"protocol"` // that its agent speaks
 	Template  string            `json:"template"`
 	Metadata  map[string]string `json:"metadata,omitempty"`
 	CreatedAt time.Time         `json:"created"`
 	Grace     time.Duration     `json:"grace,omitempty"`
 	// Paused is set before the sandbox is frozen, and cleared after it was thawed: without it it isn't frozen,
 	// with it the freezer tells.
-	Paused bool `json:"paused,omitempty"`
+	Paused    bool      `json:"paused,omitempty"`
+	ExpiresAt time.Time `json:"expires,omitzero"` // while it is paused: the deadline
 }
 
 // readFacts reads a sandbox's facts. fs.ErrNotExist means that it is not complete, or gone.
@@ -224,15 +230,30 @@ func (s stateDir) writeFacts(id string, f facts) (err error) {
 
 // lockFacts takes the lock that is held to change a sandbox's facts, or to pause or resume it. fs.ErrNotExist
 // means that the sandbox is gone.
-func (s stateDir) lockFacts(id string) (unlock func(), err error) {
+func (s stateDir) lockFacts(ctx context.Context, id string) (unlock func(), err error) {
 	f, err := os.OpenFile(filepath.Join(s.sandbox(id), lockFile), os.O_CREATE|os.O_RDWR, 0o600)
 	if err != nil {
 		return nil, err
 	}
-	if err := flock(f, true); err != nil {
+	if err := awaitFlock(ctx, f, true); err != nil {
 		return nil, errors.Join(err, f.Close())
 	}
 	return func() { _ = f.Close() }, nil
+}
+
+// awaitFlock is flock, but waits until ctx is done at most. A lock can't be awaited with a bound but by asking again.
+func awaitFlock(ctx context.Context, f *os.File, exclusive bool) error {
+	for {
+		ok, err := tryFlock(f, exclusive)
+		if ok || err != nil {
+			return err
+		}
+		select {
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		case <-time.After(time.Millisecond):
+		}
+	}
 }
 
 // changeFacts changes a sandbox's facts. The caller has the lock.

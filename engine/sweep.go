@@ -3,6 +3,7 @@ package engine
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io/fs"
 	"maps"
 	"os"
@@ -11,6 +12,7 @@ import (
 	"time"
 
 	"github.com/nestbox/nestbox/engine/internal/container"
+	"github.com/nestbox/nestbox/engine/internal/wire"
 	"github.com/nestbox/nestbox/lease"
 	"github.com/nestbox/nestbox/rootfs"
 	"github.com/nestbox/nestbox/store"
@@ -193,7 +195,7 @@ func inferReason(l lease.Lease, now time.Time) lease.EndReason {
 	}
 }
 
-var errNoAnswer = errors.New("the sandbox lives, but its agent ends every connection; Kill it if that stays so")
+var errNoAnswer = errors.New("the sandbox lives, but its agent does not answer: Kill it if that stays so")
 
 // aliveSoon is alive, but waits a moment for an agent that is ending.
 func (f facts) aliveSoon() bool {
@@ -203,6 +205,15 @@ func (f facts) aliveSoon() bool {
 		}
 	}
 	return false
+}
+
+// checkProtocol refuses to talk to an agent of another version.
+func (f facts) checkProtocol() error {
+	if f.Protocol == wire.Protocol {
+		return nil
+	}
+	return fmt.Errorf("%w: the sandbox was created by another version of this package (protocol %d, not %d): use that one, or Kill it",
+		errors.ErrUnsupported, f.Protocol, wire.Protocol)
 }
 
 // alive tells whether a sandbox's agent runs.
@@ -357,13 +368,16 @@ func (e *Engine) adopt(ctx context.Context, id string, f facts) error {
 func (e *Engine) add(ctx context.Context, id string, f facts) error {
 	l := f.lease(id)
 	status, err := e.status(ctx, id)
-	if gone(err) {
+	switch {
+	case err == nil:
+		l.ExpiresAt = expiry(status.Remaining)
+	case errors.Is(err, ErrPaused):
+		l.State, l.ExpiresAt = lease.Paused, f.ExpiresAt
+	case gone(err) && !f.aliveSoon():
 		return e.clear(id, f)
-	}
-	if err != nil {
+	default:
 		return err
 	}
-	l.ExpiresAt = expiry(status.Remaining)
 	e.log.Info("adopted", "sandbox", id)
 	err = e.table.Add(ctx, l)
 	if errors.Is(err, store.ErrExists) { // by another engine, or its creator
@@ -474,6 +488,9 @@ func (e *Engine) enforceOne(ctx context.Context, l lease.Lease, now time.Time, s
 	if l.State == lease.Running {
 		// The agent's clock goes on by itself, while the host's may have been set.
 		status, err := e.status(ctx, l.ID)
+		if errors.Is(err, errors.ErrUnsupported) { // another version's, which sees to itself
+			return nil
+		}
 		if err == nil && status.Remaining > 0 && (e.maxKeepAlive < 0 || status.Remaining <= e.maxKeepAlive) {
 			return e.table.SetExpiry(ctx, l.ID, expiry(status.Remaining))
 		}

@@ -7,6 +7,8 @@ import (
 	"os/exec"
 	"sync"
 	"time"
+
+	"github.com/nestbox/nestbox/engine/internal/wire"
 )
 
 // watched is what became of a command's context.
@@ -80,7 +82,12 @@ func (c *Cmd) watch() {
 	if cerr := c.endCopies(); err == nil && (!killed || errors.Is(cerr, exec.ErrWaitDelay)) {
 		err = cerr
 	}
-	c.watched <- watched{err: err}
+	select {
+	case c.watched <- watched{err: err}:
+	case <-time.After(closeTimeout): // the agent does not tell of an end
+		close(c.unanswered)
+		c.watched <- watched{err: err}
+	}
 }
 
 // Wait waits until the command has ended and its streams are copied. If the command's exit code is not 0, or a
@@ -120,7 +127,17 @@ func (c *Cmd) Wait() error {
 
 // waitExit waits until the command has ended.
 func (c *Cmd) waitExit() error {
-	exit, ok := <-c.process.Exit
+	var exit wire.Exit
+	var ok bool
+	select {
+	case exit, ok = <-c.process.Exit:
+	case <-c.unanswered:
+		select {
+		case exit, ok = <-c.process.Exit:
+		default:
+			return opError("wait", c.sb.id, errNoAnswer)
+		}
+	}
 	c.over.Store(true)
 	switch {
 	case ok:

@@ -20,7 +20,7 @@ var (
 	// ErrGone means that the agent has ended, and the sandbox with it.
 	ErrGone = errors.New("sandbox has ended")
 	// ErrClosed means that Close was called.
-	ErrClosed = errors.New("handle is closed")
+	ErrClosed = errors.New("handle or engine is closed")
 	// ErrPaused means that the sandbox is paused, and that what was asked for was not done.
 	ErrPaused = errors.New("sandbox is paused")
 	// errReply means that the agent answered what it may not.
@@ -240,30 +240,8 @@ func (c *Client) resumedLocked(epoch uint8) { c.paused, c.epoch = false, epoch }
 // call makes a request and waits for its answer. It borrows the descriptors fds. exit, if any, is
 // sent to once, or closed, when the started command has ended.
 func (c *Client) call(ctx context.Context, op wire.Op, exit chan<- wire.Exit, put func(*wire.Message), fds ...int) (uint32, reply, error) {
-	ch := make(chan reply, 1)
-	c.mu.Lock()
-	err := c.failure
-	if err == nil && c.paused && !whilePaused(op) {
-		err = ErrPaused
-	}
+	id, ch, err := c.request(ctx, op, exit, put, fds...)
 	if err != nil {
-		c.mu.Unlock()
-		return 0, reply{}, err
-	}
-	c.next++
-	id := c.next
-	c.calls[id] = call{op, ch}
-	if exit != nil {
-		c.exits[id] = exit
-	}
-	m := wire.New(nil, op, id).In(c.epoch)
-	c.mu.Unlock()
-
-	if put != nil {
-		put(m)
-	}
-	if err := c.send(ctx, id, m, fds); err != nil {
-		c.forget(id)
 		return 0, reply{}, err
 	}
 	select {
@@ -281,6 +259,37 @@ func (c *Client) call(ctx context.Context, op wire.Op, exit chan<- wire.Exit, pu
 		}
 		return id, reply{}, context.Cause(ctx)
 	}
+}
+
+// request makes a request, and gives where its answer comes.
+func (c *Client) request(ctx context.Context, op wire.Op, exit chan<- wire.Exit, put func(*wire.Message), fds ...int) (uint32, <-chan reply, error) {
+	ch := make(chan reply, 1)
+	c.mu.Lock()
+	err := c.failure
+	if err == nil && c.paused && !whilePaused(op) {
+		err = ErrPaused
+	}
+	if err != nil {
+		c.mu.Unlock()
+		return 0, nil, err
+	}
+	c.next++
+	id := c.next
+	c.calls[id] = call{op, ch}
+	if exit != nil {
+		c.exits[id] = exit
+	}
+	m := wire.New(nil, op, id).In(c.epoch)
+	c.mu.Unlock()
+
+	if put != nil {
+		put(m)
+	}
+	if err := c.send(ctx, id, m, fds); err != nil {
+		c.forget(id)
+		return 0, nil, err
+	}
+	return id, ch, nil
 }
 
 // post makes a request whose answer nobody waits for.
@@ -412,15 +421,33 @@ type Process struct {
 	id uint32
 }
 
-// Start starts a command. It borrows the descriptors files, one for each bit of cmd.Stdio.
-func (c *Client) Start(cmd wire.Command, files ...int) (*Process, error) {
+// Start starts a command. It borrows the descriptors files, one for each bit of cmd.Stdio. If ctx is done before
+// the agent has answered, a command that starts after all is killed.
+func (c *Client) Start(ctx context.Context, cmd wire.Command, files ...int) (*Process, error) {
 	exit := make(chan wire.Exit, 1)
-	id, rep, err := c.call(context.Background(), wire.OpStart, exit, cmd.Put, files...)
+	id, ch, err := c.request(ctx, wire.OpStart, exit, cmd.Put, files...)
 	if err != nil {
 		return nil, err
 	}
-	wire.CloseAll(rep.fds)
-	return c.started(id, rep, exit)
+	start := func(rep reply) (*Process, error) {
+		if rep.err != nil {
+			c.forget(id)
+			return nil, rep.err
+		}
+		wire.CloseAll(rep.fds)
+		return c.started(id, rep, exit)
+	}
+	select {
+	case rep := <-ch:
+		return start(rep)
+	case <-ctx.Done():
+		go func() { // ends with the connection at the latest
+			if p, err := start(<-ch); err == nil {
+				_ = p.Signal(context.Background(), syscall.SIGKILL, true)
+			}
+		}()
+		return nil, context.Cause(ctx)
+	}
 }
 
 // maxPID is PID_MAX_LIMIT of proc_sys_kernel(5).
@@ -437,8 +464,8 @@ func (c *Client) started(id uint32, rep reply, exit <-chan wire.Exit) (*Process,
 }
 
 // Signal signals a command, or its process group. It is os.ErrProcessDone if it has ended.
-func (p *Process) Signal(sig syscall.Signal, group bool) error {
-	err := p.c.simple(context.Background(), wire.OpSignal, func(m *wire.Message) {
+func (p *Process) Signal(ctx context.Context, sig syscall.Signal, group bool) error {
+	err := p.c.simple(ctx, wire.OpSignal, func(m *wire.Message) {
 		m.Uint(uint64(p.id)).Uint(uint64(sig)).Bool(group)
 	}, nil)
 	if errors.Is(err, syscall.ESRCH) {

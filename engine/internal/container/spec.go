@@ -82,10 +82,13 @@ func (cfg Config) Spec() *specs.Spec {
 			},
 		},
 	}
+	// A user namespace gives its root rights in namespaces of its own, and so much of the kernel to attack and to
+	// use up that the sandbox's limits don't count.
+	spec.Linux.Sysctl = map[string]string{"user.max_user_namespaces": "0"}
 	if !cfg.HostNetwork {
 		spec.Linux.Namespaces = append(spec.Linux.Namespaces, specs.LinuxNamespace{Type: specs.NetworkNamespace})
 		// ICMP echo for every group of the sandbox, see icmp(7).
-		spec.Linux.Sysctl = map[string]string{"net.ipv4.ping_group_range": "0 65535"}
+		spec.Linux.Sysctl["net.ipv4.ping_group_range"] = "0 65535"
 	}
 	return spec
 }
@@ -110,7 +113,7 @@ func mounts(hostNetwork bool) []specs.Mount {
 	list := []specs.Mount{
 		{Destination: "/proc", Type: "proc", Source: "proc", Options: []string{"nosuid", "noexec", "nodev"}},
 		{Destination: "/dev", Type: "tmpfs", Source: "dev", Options: []string{"nosuid", "noexec", "strictatime", "mode=755", "size=64k"}},
-		{Destination: "/dev/pts", Type: "devpts", Source: "devpts", Options: []string{"nosuid", "noexec", "newinstance", "ptmxmode=0666", "mode=0620", "gid=5"}},
+		{Destination: "/dev/pts", Type: "devpts", Source: "devpts", Options: []string{"nosuid", "noexec", "newinstance", "ptmxmode=0666", "mode=0620", "gid=5", "max=256"}},
 		{Destination: "/dev/shm", Type: "tmpfs", Source: "shm", Options: []string{"nosuid", "noexec", "nodev", "mode=1777", "size=64m"}},
 		{Destination: "/dev/mqueue", Type: "mqueue", Source: "mqueue", Options: []string{"nosuid", "noexec", "nodev"}},
 	}

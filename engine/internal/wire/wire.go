@@ -14,6 +14,10 @@ import (
 	"errors"
 )
 
+// Protocol is the version of the messages. A sandbox outlives the program that made it, and may meet a handle of
+// another version of this package: change it with every change of a message, or of the order of operations.
+const Protocol = 1
+
 const (
 	// MaxMessage is the size of the largest message, in bytes.
 	MaxMessage = 64 << 10
@@ -31,7 +35,7 @@ type Op uint8
 // The operations. Requests go to the agent; OpReply and OpExit come back.
 const (
 	OpReply   Op = iota + 1 // errno, stage, then what the request's operation answers
-	OpExit                  // wait status, user and system time in µs, largest resident set in KiB
+	OpExit                  // wait status, user and system time in ns, largest resident set in KiB
 	OpSpilled               // a message too large for the socket is in the file that is sent along
 
 	OpHold      // fresh agent: Config; else nothing → Info
@@ -41,7 +45,7 @@ const (
 	OpExtend    // ns; → remaining ns
 
 	OpStart  // Command, with descriptors → pid
-	OpSignal // request number of the OpStart, signal
+	OpSignal // request number of the OpStart, signal, 1: to its process group
 
 	OpOpen      // name, flags, permission → Stat and a descriptor
 	OpReadDir   // with a directory's descriptor → entries until none is left
@@ -53,7 +57,7 @@ const (
 	OpRemove    // name
 	OpRemoveAll // name
 	OpRename    // old, new
-	OpSymlink   // target, name
+	OpSymlink   // name, target
 	OpChmod     // name, mode
 	OpChown     // name, uid, gid
 
@@ -83,7 +87,7 @@ const (
 // ErrMessage means that the other end sent what is no message of this protocol.
 var ErrMessage = errors.New("wire: malformed message")
 
-// A Message is built by its Put methods. The zero Message is empty; use New.
+// A Message is built by its methods. Use New.
 type Message struct{ b []byte }
 
 // New begins a message in buf, which may be nil.

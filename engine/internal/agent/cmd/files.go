@@ -85,7 +85,7 @@ func (q *request) call() (func() error, error) {
 		f = func() error { return unix.Link(name, to) }
 	case wire.OpTruncate:
 		size := q.r.Int()
-		f = func() error { return unix.Truncate(name, size) }
+		f = func() error { return truncate(name, size) }
 	case wire.OpChtimes:
 		attr := wire.ReadAttr(q.r)
 		f = func() error { return chtimes(name, attr) }

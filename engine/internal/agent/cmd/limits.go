@@ -12,6 +12,9 @@ import (
 // cgroup; see getrlimit(2). The host can't set them: its root isn't the owner of the sandbox's user namespace.
 var limits = []struct{ resource, most uint64 }{
 	{unix.RLIMIT_CORE, 0},
+	{unix.RLIMIT_MEMLOCK, 8 << 20},
+	{unix.RLIMIT_NICE, 0},
+	{unix.RLIMIT_RTPRIO, 0},
 	{unix.RLIMIT_MSGQUEUE, 819200}, // the kernel's default
 	{unix.RLIMIT_SIGPENDING, 4096},
 }
