@@ -329,7 +329,8 @@ func (c *Cmd) signal(sig syscall.Signal, group bool) error {
 	return opError("signal", c.sb.id, err)
 }
 
-// Output runs the command and gives what it writes to its standard output. An *ExitError has some of its
+// Output runs the command and gives what it writes to its standard output, all of which it keeps: for a command that
+// isn't trusted, run it with an Excerpt as Stdout. An *ExitError has some of its
 // standard error, unless Stderr is set.
 func (c *Cmd) Output() ([]byte, error) {
 	if c.Stdout != nil {
@@ -337,14 +338,14 @@ func (c *Cmd) Output() ([]byte, error) {
 	}
 	var stdout bytes.Buffer
 	c.Stdout = &stdout
-	var stderr *excerpt
+	var stderr *Excerpt
 	if c.Stderr == nil {
-		stderr = &excerpt{}
+		stderr = &Excerpt{}
 		c.Stderr = stderr
 	}
 	err := c.Run()
 	if eerr, ok := err.(*ExitError); ok && stderr != nil {
-		eerr.Stderr = stderr.bytes()
+		eerr.Stderr = stderr.Bytes()
 	}
 	return stdout.Bytes(), err
 }

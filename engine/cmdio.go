@@ -2,7 +2,6 @@ package engine
 
 import (
 	"errors"
-	"fmt"
 	"io"
 	"io/fs"
 	"os"
@@ -213,32 +212,4 @@ func (c *Cmd) userPipe(name string, toCommand bool) (command, host *os.File, err
 		return nil, nil, errors.New("engine: " + name + " after process started")
 	}
 	return c.pipe(toCommand)
-}
-
-// excerpt keeps the beginning and the end of what is written to it.
-type excerpt struct {
-	head, tail []byte
-	skipped    int64
-}
-
-// excerptSize is how much of either it keeps, in bytes.
-const excerptSize = 32 << 10
-
-func (e *excerpt) Write(b []byte) (int, error) {
-	n := len(b)
-	take := min(len(b), excerptSize-len(e.head))
-	e.head = append(e.head, b[:take]...)
-	e.tail = append(e.tail, b[take:]...)
-	if over := len(e.tail) - excerptSize; over > 0 {
-		e.tail = append(e.tail[:0], e.tail[over:]...)
-		e.skipped += int64(over)
-	}
-	return n, nil
-}
-
-func (e *excerpt) bytes() []byte {
-	if e.skipped > 0 {
-		e.head = fmt.Appendf(e.head, "\n... omitting %d bytes ...\n", e.skipped)
-	}
-	return append(e.head, e.tail...)
 }

@@ -103,10 +103,16 @@ func ExampleCmd_StartPTY() {
 				_ = pty.Resize(size)
 			}
 		}()
-		if _, err := io.Copy(os.Stdout, pty); err != nil {
-			return err
-		}
-		return cmd.Wait()
+		shown := make(chan struct{})
+		go func() {
+			defer close(shown)
+			_, _ = io.Copy(os.Stdout, pty)
+		}()
+		err = cmd.Wait()
+		// What the shell left running may keep the terminal open, and go on writing.
+		_ = pty.SetReadDeadline(time.Now().Add(100 * time.Millisecond))
+		<-shown
+		return err
 	}
 	_ = shell
 }
@@ -145,7 +151,7 @@ func ExampleEngine_List() {
 	list := func(ctx context.Context, eng *engine.Engine) error {
 		for l, err := range eng.List(ctx, lease.Query{
 			Metadata: map[string]string{"user": "42"},
-			States:   []lease.State{lease.Running},
+			States:   []lease.State{lease.Running, lease.Paused},
 		}) {
 			if err != nil {
 				return err
