@@ -8,61 +8,9 @@ import (
 	"syscall"
 	"testing"
 
-	"github.com/nestbox/nestbox/engine/internal/agent"
 	"github.com/nestbox/nestbox/engine/internal/wire"
 	"golang.org/x/sys/unix"
 )
-
-// dial gives a client of an agent that answers as answer says.
-func dial(t *testing.T, answer func(conn *wire.Conn, op wire.Op, id uint32, r *wire.Reader) error) *agent.Client {
-	t.Helper()
-	dir, err := os.Open(t.TempDir())
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer dir.Close()
-	l, err := wire.Listen(dir, agent.Socket)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer l.Close()
-	c, err := agent.Dial(dir)
-	if err != nil {
-		t.Fatal(err)
-	}
-	fd, _, err := unix.Accept4(int(l.Fd()), unix.SOCK_CLOEXEC)
-	if err != nil {
-		t.Fatal(err)
-	}
-	conn, err := wire.NewConn(fd)
-	if err != nil {
-		t.Fatal(err)
-	}
-	done := make(chan struct{})
-	go func() {
-		defer close(done)
-		for buf := make([]byte, wire.MaxMessage); ; {
-			b, fds, err := conn.Recv(buf)
-			if err != nil {
-				return
-			}
-			wire.CloseAll(fds)
-			op, id, r, err := wire.Read(b)
-			if err != nil || answer(conn, op, id, r) != nil {
-				return
-			}
-		}
-	}()
-	t.Cleanup(func() {
-		c.Close(agent.ErrClosed)
-		<-done
-		_ = conn.Close()
-	})
-	return c
-}
-
-// reply begins an answer that says that all went well.
-func reply(id uint32) *wire.Message { return wire.New(nil, wire.OpReply, id).Uint(0).Text("") }
 
 // descriptors is how many this process has open.
 func openDescriptors(t *testing.T) int {
@@ -116,8 +64,8 @@ func TestHostileTerminal(t *testing.T) {
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
-			c := dial(t, func(conn *wire.Conn, _ wire.Op, id uint32, _ *wire.Reader) error {
-				return conn.Send(reply(id).Uint(tt.pid).Bytes(), tt.fds...)
+			c := dial(t, func(conn *wire.Conn, q request) error {
+				return conn.Send(reply(q.id).Uint(tt.pid).Bytes(), tt.fds...)
 			})
 			before := openDescriptors(t)
 			p, f, err := c.StartPTY(wire.Command{Path: "sh", PTY: true})
@@ -153,9 +101,9 @@ func TestHostileProcesses(t *testing.T) {
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
-			c := dial(t, func(conn *wire.Conn, _ wire.Op, id uint32, r *wire.Reader) error {
-				m := reply(id)
-				tt.put(m, r.Uint())
+			c := dial(t, func(conn *wire.Conn, q request) error {
+				m := reply(q.id)
+				tt.put(m, q.r.Uint())
 				return conn.Send(m.Bytes())
 			})
 			if list, err := c.Processes(t.Context()); err == nil {
@@ -167,13 +115,13 @@ func TestHostileProcesses(t *testing.T) {
 
 // TestHostileAttach is told what can't be of a command that it attaches to.
 func TestHostileAttach(t *testing.T) {
-	c := dial(t, func(conn *wire.Conn, op wire.Op, id uint32, _ *wire.Reader) error {
-		m := reply(id)
-		switch op {
+	c := dial(t, func(conn *wire.Conn, q request) error {
+		m := reply(q.id)
+		switch q.op {
 		case wire.OpAttach:
 			m.Text("sh").Texts([]string{"sh"})
 		case wire.OpDetach:
-			exit := wire.New(nil, wire.OpExit, id-1)
+			exit := wire.New(nil, wire.OpExit, q.id-1)
 			wire.Exit{Status: math.MaxUint32}.Put(exit)
 			for range 3 { // ended three times
 				if err := conn.Send(exit.Bytes()); err != nil {
@@ -199,8 +147,8 @@ func TestHostileAttach(t *testing.T) {
 		t.Error("a command ended twice")
 	}
 
-	c = dial(t, func(conn *wire.Conn, _ wire.Op, id uint32, _ *wire.Reader) error {
-		return conn.Send(reply(id).Text("sh").Texts(nil).Text("too much").Bytes())
+	c = dial(t, func(conn *wire.Conn, q request) error {
+		return conn.Send(reply(q.id).Text("sh").Texts(nil).Text("too much").Bytes())
 	})
 	if _, _, _, err := c.Attach(t.Context(), 7); err == nil || strings.Contains(err.Error(), syscall.ESRCH.Error()) {
 		t.Errorf("attach: %v, want an error about the reply", err)
@@ -212,13 +160,13 @@ func TestAttachGivenUp(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	detached := make(chan uint64, 1)
 	var attach uint32
-	c := dial(t, func(_ *wire.Conn, op wire.Op, id uint32, r *wire.Reader) error {
-		switch op {
+	c := dial(t, func(_ *wire.Conn, q request) error {
+		switch q.op {
 		case wire.OpAttach:
-			attach = id
+			attach = q.id
 			cancel()
 		case wire.OpDetach:
-			detached <- r.Uint()
+			detached <- q.r.Uint()
 		}
 		return nil
 	})

@@ -21,61 +21,18 @@ type fake struct {
 	events func(*wire.Message)
 }
 
-// dial connects to f.
-func dialFake(t *testing.T, f *fake) *agent.Client {
-	t.Helper()
-	dir, err := os.Open(t.TempDir())
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer dir.Close()
-	listener, err := wire.Listen(dir, agent.Socket)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer listener.Close()
-	c, err := agent.Dial(dir)
-	if err != nil {
-		t.Fatal(err)
-	}
-	fd, _, err := unix.Accept(int(listener.Fd()))
-	if err != nil {
-		t.Fatal(err)
-	}
-	conn, err := wire.NewConn(fd)
-	if err != nil {
-		t.Fatal(err)
-	}
-	done := make(chan struct{})
-	go func() {
-		defer close(done)
-		defer conn.Close()
-		buf := make([]byte, wire.MaxMessage)
-		for f.answer(conn, buf) {
-		}
-	}()
-	t.Cleanup(func() {
-		c.Close(agent.ErrClosed)
-		<-done
-	})
-	return c
-}
+// dialFake connects to f.
+func dialFake(t *testing.T, f *fake) *agent.Client { return dial(t, f.answer) }
 
-func (f *fake) answer(conn *wire.Conn, buf []byte) bool {
-	b, fds, err := conn.Recv(buf)
-	if err != nil {
-		return false
-	}
-	defer wire.CloseAll(fds)
-	op, id, _, err := wire.Read(b)
-	if err != nil {
-		return false
-	}
-	m := wire.New(nil, wire.OpReply, id).Uint(0).Text("")
-	if op == wire.OpWatch {
+func (f *fake) answer(conn *wire.Conn, q request) error {
+	m := reply(q.id)
+	if q.op == wire.OpWatch {
 		events := wire.New(nil, wire.OpWatch, 0)
 		f.events(events)
-		return unix.Sendmsg(fds[0], events.Bytes(), nil, nil, 0) == nil && conn.Send(m.Bytes()) == nil
+		if err := unix.Sendmsg(q.fds[0], events.Bytes(), nil, nil, 0); err != nil {
+			return err
+		}
+		return conn.Send(m.Bytes())
 	}
 	if f.reply != nil {
 		f.reply(m)
@@ -84,7 +41,7 @@ func (f *fake) answer(conn *wire.Conn, buf []byte) bool {
 	for _, file := range f.files {
 		send = append(send, int(file.Fd()))
 	}
-	return conn.Send(m.Bytes(), send...) == nil
+	return conn.Send(m.Bytes(), send...)
 }
 
 func openFile(t *testing.T, name string, flag int) *os.File {

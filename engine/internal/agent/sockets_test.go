@@ -97,59 +97,14 @@ func TestCheckSocket(t *testing.T) {
 
 // answering answers every request of a client with what reply gives, as an agent that was taken over could.
 func answering(t *testing.T, reply func() (m func(id uint32) *wire.Message, fds []int)) *agent.Client {
-	t.Helper()
-	dir, err := os.Open(t.TempDir())
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer dir.Close()
-	l, err := wire.Listen(dir, agent.Socket)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer l.Close()
-	c, err := agent.Dial(dir)
-	if err != nil {
-		t.Fatal(err)
-	}
-	fd, _, err := unix.Accept4(int(l.Fd()), unix.SOCK_CLOEXEC)
-	if err != nil {
-		t.Fatal(err)
-	}
-	conn, err := wire.NewConn(fd)
-	if err != nil {
-		t.Fatal(err)
-	}
-	served := make(chan struct{})
-	go func() {
-		defer close(served)
-		buf := make([]byte, wire.MaxMessage)
-		for {
-			b, _, err := conn.Recv(buf)
-			if err != nil {
-				return
-			}
-			_, id, _, err := wire.Read(b)
-			if err != nil {
-				return
-			}
-			m, fds := reply()
-			if conn.Send(m(id).Bytes(), fds...) != nil {
-				return
-			}
-		}
-	}()
-	t.Cleanup(func() {
-		c.Close(agent.ErrClosed)
-		_ = conn.Close()
-		<-served
+	return dial(t, func(conn *wire.Conn, q request) error {
+		m, fds := reply()
+		return conn.Send(m(q.id).Bytes(), fds...)
 	})
-	return c
 }
 
 // TestHostileSockets has an agent pass what it was not asked for: that is an error, and nothing stays open.
 func TestHostileSockets(t *testing.T) {
-	ok := func(id uint32) *wire.Message { return wire.New(nil, wire.OpReply, id).Uint(0).Text("") }
 	var all []int
 	for _, m := range descriptors(t) {
 		if m.is != "tcp4" && m.is != "listen tcp4" {
@@ -161,16 +116,16 @@ func TestHostileSockets(t *testing.T) {
 		fds []int
 	}
 	answers := []answer{
-		{ok, nil},
-		{ok, all[:2]},
-		{ok, all[:wire.MaxFiles]},
-		{func(id uint32) *wire.Message { return ok(id).Text("more") }, all[:1]},
+		{reply, nil},
+		{reply, all[:2]},
+		{reply, all[:wire.MaxFiles]},
+		{func(id uint32) *wire.Message { return reply(id).Text("more") }, all[:1]},
 		{func(id uint32) *wire.Message {
 			return wire.New(nil, wire.OpReply, id).Uint(uint64(syscall.EPERM)).Text("made-up stage")
 		}, all[:1]},
 	}
 	for _, fd := range all {
-		answers = append(answers, answer{ok, []int{fd}})
+		answers = append(answers, answer{reply, []int{fd}})
 	}
 	next := make(chan answer, 1)
 	c := answering(t, func() (func(uint32) *wire.Message, []int) {
