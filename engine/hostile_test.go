@@ -99,11 +99,11 @@ func guest(t *testing.T, sb *engine.Sandbox, helper string, args ...string) (*en
 }
 
 // TestStuckExec keeps a program from being executed. Nothing else has to wait for it, and neither does its start
-// for long.
+// for long. The default seccomp profile denies leases, another may not.
 func TestStuckExec(t *testing.T) {
 	t.Parallel()
 	eng := open(t, "")
-	sb := create(t, eng, engine.CreateOptions{User: "user"})
+	sb := create(t, eng, engine.CreateOptions{User: "user", Seccomp: engine.SeccompUnconfined})
 	putSelf(t, sb)
 	prog, err := sb.FS().ReadFile("/bin/true")
 	if err != nil {
@@ -184,11 +184,12 @@ func TestStoppedExec(t *testing.T) {
 	}
 }
 
-// TestHostsFilesAreFree has a guest that is root lease and lock files that the host has too.
+// TestHostsFilesAreFree has a guest that is root lease, which needs another seccomp profile than the default, and lock
+// files that the host has too.
 func TestHostsFilesAreFree(t *testing.T) {
 	t.Parallel()
 	eng := open(t, "")
-	sb := create(t, eng, engine.CreateOptions{})
+	sb := create(t, eng, engine.CreateOptions{Seccomp: engine.SeccompUnconfined})
 	putSelf(t, sb)
 	for _, name := range []string{"/usr/bin/env", "/etc/ld.so.cache", "/etc/ssl/certs"} {
 		f, err := os.Open(name)
@@ -250,7 +251,7 @@ func TestOwnAccount(t *testing.T) {
 	}
 }
 
-// TestOwnKeyring looks for a key of the host's session keyring from inside.
+// TestOwnKeyring looks for a key of the host's session keyring from inside, without the profile that would deny it.
 func TestOwnKeyring(t *testing.T) {
 	t.Parallel()
 	needRoot(t)
@@ -282,7 +283,7 @@ func init() {
 			return err
 		}
 		defer eng.Close()
-		sb, err := eng.Create(ctx, engine.CreateOptions{})
+		sb, err := eng.Create(ctx, engine.CreateOptions{Seccomp: engine.SeccompUnconfined})
 		if err != nil {
 			return err
 		}

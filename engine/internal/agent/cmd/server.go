@@ -279,6 +279,9 @@ func (q *request) hold() error {
 		if err := q.r.Done(); err != nil {
 			return err
 		}
+		if err := filter(cfg.Seccomp, cfg.SeccompFlags); err != nil { // before anything of the guest's is looked at
+			return q.fail(errnoOf(err), wire.StageSeccomp)
+		}
 		settings, serr := configure(cfg)
 		if serr != nil {
 			return q.fail(serr.errno, serr.stage)
