@@ -81,6 +81,8 @@ type Cmd struct {
 	copied   chan error     // gets the first error of what copies, once all have ended; nil: nothing copies
 	watched  chan watched   // gets what became of the context; nil: nobody watches it
 	missed   int64
+
+	oomBefore oomKills // when it started, or was attached to
 }
 
 // Command prepares to run a program in the sandbox.
@@ -178,6 +180,9 @@ func (c *Cmd) begin(start func() error) (err error) {
 	}()
 	if err := c.check(); err != nil {
 		return err
+	}
+	if !c.attached {
+		c.oomBefore = c.sb.oomKills()
 	}
 	if err := start(); err != nil {
 		return err

@@ -184,12 +184,12 @@ func (c *creation) hold(ctx context.Context, client *agent.Client) (*Sandbox, er
 	}
 	stepHook("create hold")
 	if c.limits.Memory > 0 {
-		if err := container.SetMemory(c.id, c.limits.Memory); err != nil {
+		if err := container.SetLimits(c.id, container.Limits{Memory: c.limits.Memory}); err != nil {
 			return nil, err
 		}
 	}
 	c.facts.Template, c.facts.Metadata = c.opts.Template, c.opts.Metadata
-	c.facts.CreatedAt, c.facts.Grace = now, c.opts.Grace
+	c.facts.CreatedAt, c.facts.Grace, c.facts.Limits = now, c.opts.Grace, c.limits
 	if err := c.e.state.writeFacts(c.id, c.facts); err != nil {
 		return nil, err
 	}

@@ -31,6 +31,13 @@ type Config struct {
 	Processes   int64
 }
 
+// Limits of a sandbox that lives. A zero field leaves what is, a negative one is no limit.
+type Limits struct {
+	Memory    int64 // bytes, swap included
+	CPUs      float64
+	Processes int64
+}
+
 // Usage is what a sandbox takes, and has taken, of the host.
 type Usage struct {
 	CPU              time.Duration // of all its processes
