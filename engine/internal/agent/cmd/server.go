@@ -208,6 +208,8 @@ func (c *conn) dispatch(b []byte, fds []int) error {
 		return q.follow()
 	case wire.OpDetach:
 		return q.detach()
+	case wire.OpOpenFiles:
+		return q.limitOpenFiles()
 	case wire.OpProcesses:
 		return q.processes()
 	default:
