@@ -51,7 +51,7 @@ func (s *Sandbox) attach(ctx context.Context, pid int) (*Cmd, error) {
 	case err != nil:
 		return nil, err
 	}
-	c := &Cmd{Path: path, Args: args, sb: s, ctx: ctx, process: process, attached: true}
+	c := &Cmd{Path: path, Args: args, sb: s, ctx: ctx, process: process, attached: true, oomBefore: s.oomKills()}
 	c.Cancel = c.detach
 	return c, nil
 }

@@ -84,6 +84,8 @@ type Cmd struct {
 	// unanswered is closed when the command was killed for its WaitDelay, and the agent doesn't tell of its end.
 	unanswered chan struct{}
 	missed     int64
+
+	oomBefore oomKills // when it started, or was attached to
 }
 
 // Command prepares to run a program in the sandbox.
@@ -188,6 +190,9 @@ func (c *Cmd) begin(start func() error) (err error) {
 	}()
 	if err := c.check(); err != nil {
 		return err
+	}
+	if !c.attached {
+		c.oomBefore = c.sb.oomKills()
 	}
 	if err := start(); err != nil {
 		return err

@@ -1,6 +1,7 @@
 package engine
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -9,6 +10,7 @@ import (
 
 	"github.com/nestbox/nestbox/engine/internal/agent"
 	"github.com/nestbox/nestbox/engine/internal/container"
+	"github.com/nestbox/nestbox/engine/internal/seccomp"
 	"github.com/nestbox/nestbox/engine/internal/tap"
 	"github.com/nestbox/nestbox/engine/internal/wire"
 	"github.com/nestbox/nestbox/lease"
@@ -27,7 +29,8 @@ type creation struct {
 	opts   CreateOptions
 	limits Limits
 	tmpl   rootfs.Template
-	dir    *os.File // with the lock; the handle's in the end
+	filter seccomp.Program // empty: none
+	dir    *os.File        // with the lock; the handle's in the end
 	facts  facts
 }
 
@@ -62,22 +65,18 @@ func (e *Engine) plan(ctx context.Context, opts CreateOptions) (*creation, error
 	if err != nil {
 		return nil, err
 	}
-	if opts.Template == "" {
-		opts.Template = rootfs.Base
+	program, err := filter(opts.Seccomp)
+	if err != nil {
+		return nil, err
 	}
-	if opts.Hostname == "" {
-		opts.Hostname = "sandbox"
-	}
+	opts.Template = cmp.Or(opts.Template, rootfs.Base)
 	tmpl, err := e.catalog.Lookup(opts.Template)
 	if err != nil {
 		return nil, err
 	}
-	if opts.User == "" {
-		opts.User = tmpl.Config.User
-	}
-	if opts.Dir == "" {
-		opts.Dir = tmpl.Config.Dir
-	}
+	opts.Hostname = cmp.Or(opts.Hostname, "sandbox")
+	opts.User = cmp.Or(opts.User, tmpl.Config.User)
+	opts.Dir = cmp.Or(opts.Dir, tmpl.Config.Dir)
 	if opts.Network == NetworkHost && tmpl.Name == rootfs.Base {
 		opts.Mounts = append(rootfs.ResolverMounts(), opts.Mounts...)
 	}
@@ -85,7 +84,7 @@ func (e *Engine) plan(ctx context.Context, opts CreateOptions) (*creation, error
 	if err != nil {
 		return nil, err
 	}
-	return &creation{e: e, id: id, opts: opts, limits: limits, tmpl: tmpl}, nil
+	return &creation{e: e, id: id, opts: opts, limits: limits, tmpl: tmpl, filter: program}, nil
 }
 
 // run takes the steps. What each leaves is found by its directory, the lock on which is free when this
@@ -176,19 +175,22 @@ func (c *creation) hold(ctx context.Context, client *agent.Client) (*Sandbox, er
 		OpenFiles: uint64(max(0, c.limits.OpenFiles)),
 		Grace:     c.opts.Grace,
 		KeepAlive: c.opts.KeepAlive,
+
+		Seccomp:      string(c.filter.Bytes()),
+		SeccompFlags: c.filter.Flags,
 	})
 	if err != nil {
 		return nil, c.holdError(err)
 	}
 	stepHook("create hold")
 	if c.limits.Memory > 0 {
-		if err := container.SetMemory(c.id, c.limits.Memory); err != nil {
+		if err := container.SetLimits(c.id, container.Limits{Memory: c.limits.Memory}); err != nil {
 			return nil, err
 		}
 	}
 	c.facts.Protocol = wire.Protocol
 	c.facts.Template, c.facts.Metadata = c.opts.Template, c.opts.Metadata
-	c.facts.CreatedAt, c.facts.Grace = now, c.opts.Grace
+	c.facts.CreatedAt, c.facts.Grace, c.facts.Limits = now, c.opts.Grace, c.limits
 	if err := c.e.state.writeFacts(c.id, c.facts); err != nil {
 		return nil, err
 	}
@@ -219,6 +221,8 @@ func (c *creation) holdError(err error) error {
 	switch aerr.Stage {
 	case wire.StageUser:
 		return invalid("User", "%.64q is not in the template's /etc/passwd or /etc/group", c.opts.User)
+	case wire.StageSeccomp:
+		return filterError(aerr.Errno)
 	case wire.StageChdir:
 		return &InvalidError{"Dir", fmt.Sprintf("%.64q can't be used: %v", c.opts.Dir, aerr.Errno)}
 	}

@@ -105,7 +105,7 @@ func TestLayers(t *testing.T) {
 			}
 		}
 	}
-	for _, name := range []string{"store", "lease", "rootfs", "fsapi", "engine", "engine/internal/wire", "engine/internal/container", "engine/internal/agent"} {
+	for _, name := range []string{"store", "lease", "rootfs", "fsapi", "engine", "engine/internal/wire", "engine/internal/container", "engine/internal/seccomp", "engine/internal/agent"} {
 		if _, ok := list[name]; !ok {
 			t.Errorf("there is no package %s; is this test about another tree?", name)
 		}

@@ -9,6 +9,7 @@ import (
 
 	"github.com/nestbox/nestbox/rootfs"
 	"github.com/nestbox/nestbox/store"
+	"github.com/opencontainers/runtime-spec/specs-go"
 )
 
 // Options are those of an engine. The zero Options are useful.
@@ -70,6 +71,11 @@ type CreateOptions struct {
 	Network   Network           // zero: NetworkNone
 	Limits    Limits            // zero fields: the engine's
 	Mounts    []Mount           // added to the template's
+
+	// Seccomp is the profile by which the kernel decides on each system call of the sandbox's, the agent's among
+	// them, which must be able to work. Its architectures other than this machine's stay denied. Nil: that of
+	// DefaultSeccomp; SeccompUnconfined: none.
+	Seccomp *specs.LinuxSeccomp
 }
 
 // The bounds of metadata.

@@ -32,6 +32,9 @@ func TestPosture(t *testing.T) {
 	if !slices.Equal(p.Capabilities, capabilities) || !p.NoNewPrivileges {
 		t.Errorf("capabilities %v, no new privileges %v", p.Capabilities, p.NoNewPrivileges)
 	}
+	if p.Seccomp != "filter" {
+		t.Errorf("seccomp: %s, want a filter", p.Seccomp)
+	}
 	for name, own := range p.Namespaces {
 		if !own {
 			t.Errorf("namespace %s is the host's", name)
@@ -102,7 +105,7 @@ func TestStatus(t *testing.T) {
 	}
 	for name, c := range commands {
 		want := map[string]string{
-			"Uid": ids(p.UID), "Gid": ids(p.UID), "Groups": "", "NoNewPrivs": "1", "Umask": "0022",
+			"Uid": ids(p.UID), "Gid": ids(p.UID), "Groups": "", "NoNewPrivs": "1", "Seccomp": "2", "Umask": "0022",
 			"CapInh": "0000000000000000", "CapPrm": all, "CapEff": all, "CapBnd": all, "CapAmb": "0000000000000000",
 		}
 		if name == "user" {

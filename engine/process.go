@@ -19,10 +19,18 @@ type ExitError struct {
 	*ProcessState
 	// Stderr is what the command wrote to its standard error, as far as Output kept it.
 	Stderr []byte
+	// OOM tells that the command was killed, or its shell says so of a program, while the kernel ended processes
+	// because Limits.Memory was used up. Of what ended before Attach it isn't known, and false.
+	OOM bool
 }
 
-// Error tells the exit code or the signal.
-func (e *ExitError) Error() string { return e.ProcessState.String() }
+// Error tells the exit code or the signal, and whether the memory was used up.
+func (e *ExitError) Error() string {
+	if e.OOM {
+		return e.ProcessState.String() + " (out of memory: Limits.Memory is used up)"
+	}
+	return e.ProcessState.String()
+}
 
 // The parts of a wait status, see wait(2).
 func (p *ProcessState) signal() int  { return int(p.exit.Status & 0x7f) }

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/nestbox/nestbox/engine/internal/agent"
+	"github.com/nestbox/nestbox/engine/internal/container"
 	"github.com/nestbox/nestbox/engine/internal/tap"
 	"github.com/nestbox/nestbox/fsapi"
 	"github.com/nestbox/nestbox/lease"
@@ -26,6 +27,7 @@ type Sandbox struct {
 	dir    *os.File // with the lock
 	tap    tap.Func // nil: nobody listens
 	done   chan struct{}
+	oom    func() (container.OOMCounter, error) // looks for it once
 
 	mu        sync.Mutex
 	closing   bool // Close was called, or the sandbox has ended
@@ -43,6 +45,7 @@ func (e *Engine) handle(id string, dir *os.File, client *agent.Client, hold *hol
 		fs:     fsapi.New(client),
 		dir:    dir,
 		done:   make(chan struct{}),
+		oom:    sync.OnceValues(func() (container.OOMCounter, error) { return container.CountOOM(id) }),
 	}
 	e.mu.Lock()
 	e.handles[s] = struct{}{}

@@ -143,7 +143,7 @@ func (c *Cmd) waitExit() error {
 	case ok:
 		c.ProcessState = &ProcessState{pid: c.process.PID, exit: exit}
 		if !c.ProcessState.Success() {
-			return &ExitError{ProcessState: c.ProcessState}
+			return &ExitError{ProcessState: c.ProcessState, OOM: c.outOfMemory(c.ProcessState)}
 		}
 		return nil
 	case c.detached.Load():

@@ -412,6 +412,11 @@ func (c *Client) deadline(ctx context.Context, op wire.Op, d time.Duration) (rem
 	return remaining, err
 }
 
+// LimitOpenFiles limits the open files of processes that start from now on. To raise the limit is EPERM.
+func (c *Client) LimitOpenFiles(ctx context.Context, most uint64) error {
+	return c.simple(ctx, wire.OpOpenFiles, func(m *wire.Message) { m.Uint(most) }, nil)
+}
+
 // Process is a started command.
 type Process struct {
 	PID  int

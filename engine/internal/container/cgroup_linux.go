@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"os"
 	"path/filepath"
 	"strconv"
 	"strings"
@@ -34,21 +35,61 @@ var rememberCgroupRoot = sync.OnceFunc(func() {
 	}
 })
 
-// SetMemory limits a sandbox's memory, in bytes, swap included.
-func SetMemory(id string, limit int64) error {
+// SetLimits changes a sandbox's limits.
+func SetLimits(id string, l Limits) error {
 	m, err := cgroup(id)
 	if err != nil {
 		return err
 	}
-	r := &cgroups.Resources{Memory: limit, MemorySwap: limit, SkipDevices: true}
+	r := &cgroups.Resources{Memory: max(-1, l.Memory), MemorySwap: max(-1, l.Memory), SkipDevices: true}
 	if path := m.Path("memory"); path != "" && !cgroups.IsCgroup2UnifiedMode() &&
 		!cgroups.PathExists(filepath.Join(path, "memory.memsw.limit_in_bytes")) {
 		r.MemorySwap = 0 // the kernel doesn't count swap, see swapaccount in its parameters
 	}
+	switch {
+	case l.CPUs > 0:
+		r.CpuQuota, r.CpuPeriod = quota(l.CPUs), cpuPeriod
+	case l.CPUs < 0:
+		r.CpuQuota, r.CpuPeriod = -1, cpuPeriod
+	}
+	if l.Processes != 0 {
+		n := max(-1, l.Processes)
+		r.PidsLimit = &n
+	}
 	if err := m.Set(r); err != nil {
-		return fmt.Errorf("set memory limit: %w", err)
+		return fmt.Errorf("set limits: %w", err)
 	}
 	return nil
+}
+
+// OOMCounter counts how many processes of a sandbox the kernel ended because its memory was used up, without
+// looking for the sandbox each time.
+type OOMCounter struct{ file string }
+
+// CountOOM gives a sandbox's counter.
+func CountOOM(id string) (OOMCounter, error) {
+	m, err := cgroup(id)
+	if err != nil {
+		return OOMCounter{}, err
+	}
+	if cgroups.IsCgroup2UnifiedMode() {
+		return OOMCounter{filepath.Join(m.Path(""), "memory.events")}, nil
+	}
+	return OOMCounter{filepath.Join(m.Path("memory"), "memory.oom_control")}, nil
+}
+
+// Kills is the count.
+func (c OOMCounter) Kills() (uint64, error) {
+	data, err := os.ReadFile(c.file)
+	if err != nil {
+		return 0, err
+	}
+	for line := range strings.Lines(string(data)) {
+		if number, ok := strings.CutPrefix(line, "oom_kill "); ok {
+			return strconv.ParseUint(strings.TrimSpace(number), 10, 64)
+		}
+	}
+	return 0, fmt.Errorf("%s: no oom_kill", filepath.Base(c.file))
 }
 
 // OOMKills is how many processes of a sandbox the kernel ended because its memory was used up.
@@ -257,7 +298,7 @@ func ReadLimits(id string) (Limits, error) {
 		l.Memory = int64(n)
 	}
 	if n := s.PidsStats.Limit; n > 0 {
-		l.Processes = int(n)
+		l.Processes = int64(n)
 	}
 	l.CPUs, err = readCPUs(m)
 	return l, err

@@ -31,6 +31,13 @@ type Config struct {
 	Processes   int64
 }
 
+// Limits of a sandbox that lives. A zero field leaves what is, a negative one is no limit.
+type Limits struct {
+	Memory    int64 // bytes, swap included
+	CPUs      float64
+	Processes int64
+}
+
 // Usage is what a sandbox takes, and has taken, of the host.
 type Usage struct {
 	CPU              time.Duration // of all its processes
@@ -40,13 +47,6 @@ type Usage struct {
 	Processes        int           // and threads
 	OOMKills         uint64
 	ProcessesRefused uint64 // forks for which the limit on processes left no room
-}
-
-// Limits are what a cgroup holds a sandbox to; negative: no limit.
-type Limits struct {
-	Memory    int64 // bytes
-	CPUs      float64
-	Processes int
 }
 
 // Idle is the argument that has the agent do nothing.

@@ -51,7 +51,7 @@ const cpuPeriod = 100_000
 // Spec is cfg in the terms of the OCI runtime specification. The user namespace, which every sandbox has, isn't in
 // it: libcontainer would read the mapping, which is known, with a process, and write ids into its list of devices,
 // which all sandboxes share. The memory limit isn't in it: it would
-// count for libcontainer's own steps as well; see SetMemory.
+// count for libcontainer's own steps as well; see SetLimits.
 func (cfg Config) Spec() *specs.Spec {
 	spec := &specs.Spec{
 		Version:  specs.Version,
@@ -98,8 +98,7 @@ func (cfg Config) resources() *specs.LinuxResources {
 		Devices: []specs.LinuxDeviceCgroup{{Allow: false, Access: "rwm"}},
 	}
 	if cfg.CPUs > 0 {
-		// 1 ms is the least that the kernel takes, see cpu.max in its cgroup-v2 document.
-		quota, period := max(1000, int64(math.Round(cfg.CPUs*cpuPeriod))), uint64(cpuPeriod)
+		quota, period := quota(cfg.CPUs), uint64(cpuPeriod)
 		r.CPU = &specs.LinuxCPU{Quota: &quota, Period: &period}
 	}
 	if cfg.Processes > 0 {
@@ -108,6 +107,10 @@ func (cfg Config) resources() *specs.LinuxResources {
 	}
 	return r
 }
+
+// quota is processors' worth of time, in µs of cpuPeriod. 1 ms is the least that the kernel takes, see cpu.max in its
+// cgroup-v2 document.
+func quota(cpus float64) int64 { return max(1000, int64(math.Round(cpus*cpuPeriod))) }
 
 func mounts(hostNetwork bool) []specs.Mount {
 	list := []specs.Mount{

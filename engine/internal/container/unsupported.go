@@ -22,7 +22,7 @@ func Start(Config, *os.File, *os.File, *os.File, func() error) (*Process, error)
 	return nil, Supported()
 }
 func UserNamespace(*os.File, uint32) (*os.File, error) { return nil, Supported() }
-func SetMemory(string, int64) error                    { return Supported() }
+func SetLimits(string, Limits) error                   { return Supported() }
 func OOMKills(string) (uint64, error)                  { return 0, Supported() }
 func Kill(string) error                                { return Supported() }
 func RemoveCgroup(string) error                        { return Supported() }
@@ -31,3 +31,9 @@ func Thaw(string) error                                { return Supported() }
 func Frozen(string) (bool, error)                      { return false, Supported() }
 func ReadLimits(string) (Limits, error)                { return Limits{}, Supported() }
 func ReadUsage(string) (Usage, error)                  { return Usage{}, Supported() }
+
+// OOMCounter counts nothing.
+type OOMCounter struct{}
+
+func CountOOM(string) (OOMCounter, error) { return OOMCounter{}, Supported() }
+func (OOMCounter) Kills() (uint64, error) { return 0, Supported() }

@@ -10,11 +10,16 @@ type Config struct {
 	OpenFiles uint64   // of each process; 0: as the host program has it
 	Grace     time.Duration
 	KeepAlive time.Duration
+	// Seccomp is the program for the kernel to run at each system call, as an array of its struct sock_filter, with
+	// SeccompFlags of seccomp(2); empty: none.
+	Seccomp      string
+	SeccompFlags uint32
 }
 
 // Put adds c to m.
 func (c Config) Put(m *Message) {
 	m.Text(c.User).Text(c.Dir).Texts(c.Env).Uint(c.OpenFiles).Int(int64(c.Grace)).Int(int64(c.KeepAlive))
+	m.Text(c.Seccomp).Uint(uint64(c.SeccompFlags))
 }
 
 // ReadConfig reads what Put added.
@@ -26,6 +31,9 @@ func ReadConfig(r *Reader) Config {
 		OpenFiles: r.Uint(),
 		Grace:     time.Duration(r.Int()),
 		KeepAlive: time.Duration(r.Int()),
+
+		Seccomp:      r.Text(),
+		SeccompFlags: uint32(r.Uint()),
 	}
 }
 
@@ -186,4 +194,7 @@ const (
 	StageExec   = "fork/exec" // fork(2) or execve(2)
 	StageSpool  = "spool"     // no room for another
 	StagePTY    = "pty"       // opening a terminal
+
+	// StageSeccomp is that at which OpHold can fail besides.
+	StageSeccomp = "seccomp"
 )

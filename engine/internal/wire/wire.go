@@ -82,6 +82,8 @@ const (
 	OpWatch       // with a socket, over which OpWatch messages of WatchEvents come
 	OpWatchAdd    // request number of the OpWatch, name, 1: don't follow a link → watch descriptor
 	OpWatchRemove // request number of the OpWatch, watch descriptor
+
+	OpOpenFiles // how many open files processes may have that start from now on
 )
 
 // ErrMessage means that the other end sent what is no message of this protocol.

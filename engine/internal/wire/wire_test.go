@@ -29,8 +29,8 @@ var bodies = []struct {
 }{
 	{"Config", reading(wire.ReadConfig), []putter{
 		wire.Config{},
-		wire.Config{User: "user", Dir: "/work", Env: []string{"A=1", "", "B=\x00\xff"}, OpenFiles: 1024, Grace: time.Second, KeepAlive: time.Hour},
-		wire.Config{OpenFiles: math.MaxUint64, Grace: math.MinInt64, KeepAlive: math.MaxInt64},
+		wire.Config{User: "user", Dir: "/work", Env: []string{"A=1", "", "B=\x00\xff"}, OpenFiles: 1024, Grace: time.Second, KeepAlive: time.Hour, Seccomp: "\x06\x00\x00\x00\x00\x00\xff\x7f", SeccompFlags: 2},
+		wire.Config{OpenFiles: math.MaxUint64, Grace: math.MinInt64, KeepAlive: math.MaxInt64, SeccompFlags: math.MaxUint32},
 	}},
 	{"Info", reading(wire.ReadInfo), []putter{
 		wire.Info{},

@@ -46,3 +46,23 @@ func limit(resource int, most uint64) error {
 	most = min(most, now.Max)
 	return syscall.Setrlimit(resource, &syscall.Rlimit{Cur: most, Max: most})
 }
+
+// limitOpenFiles changes the limit of a sandbox that lives. It is EPERM to raise it.
+func (q *request) limitOpenFiles() error {
+	most := q.r.Uint()
+	if err := q.r.Done(); err != nil {
+		return err
+	}
+	var now syscall.Rlimit
+	err := syscall.Getrlimit(unix.RLIMIT_NOFILE, &now)
+	if err == nil && most > now.Max {
+		err = unix.EPERM
+	}
+	if err == nil {
+		err = limitOpenFiles(most)
+	}
+	if err != nil {
+		return q.fail(errnoOf(err), "")
+	}
+	return q.send(q.ok())
+}

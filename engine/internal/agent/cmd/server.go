@@ -210,6 +210,8 @@ func (c *conn) dispatch(b []byte, fds []int) error {
 		return q.follow()
 	case wire.OpDetach:
 		return q.detach()
+	case wire.OpOpenFiles:
+		return q.limitOpenFiles()
 	case wire.OpProcesses:
 		return q.processes()
 	default:
@@ -280,6 +282,9 @@ func (q *request) hold() error {
 		cfg := wire.ReadConfig(q.r)
 		if err := q.r.Done(); err != nil {
 			return err
+		}
+		if err := filter(cfg.Seccomp, cfg.SeccompFlags); err != nil { // before anything of the guest's is looked at
+			return q.fail(errnoOf(err), wire.StageSeccomp)
 		}
 		settings, serr := configure(cfg)
 		if serr != nil {

@@ -1,0 +1,157 @@
+package seccomp
+
+import (
+	"strings"
+
+	"github.com/opencontainers/runtime-spec/specs-go"
+)
+
+// allowed are the system calls of ordinary software, whatever their arguments. What isn't here, and in none of the
+// lists below, is denied: among it the kernel's keyrings, which know no namespaces; io_uring, bpf, userfaultfd and
+// perf_event_open, in which most of the kernel's holes of late were; ptrace, process_vm_* and pidfd_getfd, by which
+// a process takes over another; mounting in its old and new forms; other namespaces; handles of files; fanotify;
+// modules, kexec, swap, accounting, quotas and the clock, which are the host's; and what is obsolete.
+const allowed = `
+	access chdir chmod chown close close_range copy_file_range creat dup dup2 dup3 faccessat faccessat2 fadvise64
+	fallocate fchdir fchmod fchmodat fchmodat2 fchown fchownat fdatasync fgetxattr file_getattr file_setattr flistxattr
+	flock fremovexattr fsetxattr fstat fstatfs fsync ftruncate futimesat getcwd getdents getdents64 getxattr getxattrat
+	lchown lgetxattr link linkat listmount listxattr listxattrat llistxattr lremovexattr lseek lsetxattr lstat mkdir
+	mkdirat mknod mknodat name_to_handle_at newfstatat open openat openat2 pread64 preadv preadv2 pwrite64 pwritev
+	pwritev2 read readahead readlink readlinkat readv removexattr removexattrat rename renameat renameat2 rmdir sendfile
+	setxattr setxattrat splice stat statfs statmount statx symlink symlinkat sync sync_file_range syncfs tee truncate
+	umask unlink unlinkat utime utimensat utimes vmsplice write writev
+
+	epoll_create epoll_create1 epoll_ctl epoll_pwait epoll_pwait2 epoll_wait eventfd eventfd2 inotify_add_watch
+	inotify_init inotify_init1 inotify_rm_watch io_cancel io_destroy io_getevents io_pgetevents io_setup io_submit pipe
+	pipe2 poll ppoll pselect6 select signalfd signalfd4 timerfd_create timerfd_gettime timerfd_settime
+
+	brk cachestat get_mempolicy madvise map_shadow_stack mbind membarrier memfd_create memfd_secret mincore mlock mlock2
+	mlockall mmap mprotect mremap mseal msync munlock munlockall munmap pkey_alloc pkey_free pkey_mprotect
+	remap_file_pages set_mempolicy set_mempolicy_home_node
+
+	execve execveat exit exit_group fork get_robust_list get_thread_area getpgid getpgrp getpid getppid getsid gettid
+	pidfd_open pidfd_send_signal prctl process_mrelease restart_syscall rseq rseq_slice_yield set_robust_list
+	set_thread_area set_tid_address setpgid setsid uprobe uretprobe vfork wait4 waitid arch_prctl
+
+	futex futex_requeue futex_wait futex_waitv futex_wake
+
+	kill pause rt_sigaction rt_sigpending rt_sigprocmask rt_sigqueueinfo rt_sigreturn rt_sigsuspend rt_sigtimedwait
+	rt_tgsigqueueinfo sigaltstack tgkill tkill
+
+	capget capset getegid geteuid getgid getgroups getresgid getresuid getuid setfsgid setfsuid setgid setgroups
+	setregid setresgid setresuid setreuid setuid
+
+	getcpu getpriority getrlimit getrusage ioprio_get sched_get_priority_max sched_get_priority_min sched_getaffinity
+	sched_getattr sched_getparam sched_getscheduler sched_rr_get_interval sched_yield setrlimit sysinfo times uname
+
+	alarm clock_getres clock_gettime clock_nanosleep getitimer gettimeofday nanosleep setitimer time timer_create
+	timer_delete timer_getoverrun timer_gettime timer_settime
+
+	accept accept4 bind connect getpeername getsockname getsockopt listen recvfrom recvmmsg recvmsg sendmmsg sendmsg
+	sendto setsockopt shutdown
+
+	mq_getsetattr mq_notify mq_open mq_timedreceive mq_timedsend mq_unlink msgctl msgget msgrcv msgsnd semctl semget
+	semop semtimedop shmat shmctl shmdt shmget
+
+	getrandom landlock_add_rule landlock_create_ruleset landlock_restrict_self seccomp
+`
+
+// What system calls take, from the kernel's headers.
+const (
+	newNamespaces = 0x7e020000 // CLONE_NEWNS, …CGROUP, …UTS, …IPC, …USER, …PID, …NET
+	newTime       = 0x80       // CLONE_NEWTIME; in clone, part of the signal's number
+
+	fSetLease = 1024
+	fNotify   = 1026
+
+	tiocSTI   = 0x5412
+	tiocLinux = 0x541c
+
+	afUnix    = 1
+	afInet    = 2
+	afInet6   = 10
+	afNetlink = 16
+
+	netlinkRoute = 0
+
+	agentPID = 1
+)
+
+// protocols are those of the internet that need no module of the kernel: any, ICMP, TCP, UDP, ICMPv6, MPTCP.
+var protocols = []uint64{0, 1, 6, 17, 58, 262}
+
+// personalities are Linux's own, with uname(2)'s answer of 32 bits or of version 2.6, or addresses that are
+// not randomised; and the question what it is.
+var personalities = []uint64{0, 0x8, 0x20000, 0x20008, 0x40000, 0xffffffff}
+
+// Default is the profile of a sandbox that names none. What it denies is EPERM, or what the kernel says that hasn't
+// got it. It is the caller's to change.
+func Default() *specs.LinuxSeccomp {
+	p := &profile{}
+	p.allow(allowed)
+	// libc uses clone then, whose flags can be looked at.
+	p.deny(enosys, "clone3")
+	p.allow("clone", bits(0, newNamespaces, 0))
+	p.allow("unshare", bits(0, newNamespaces|newTime, 0))
+	for _, v := range personalities {
+		p.allow("personality", is(0, v))
+	}
+	// A lease keeps others from opening a file; a notification keeps a directory that is the host's busy.
+	p.deny(eperm, "fcntl", is(1, fSetLease))
+	p.deny(eperm, "fcntl", is(1, fNotify))
+	p.allow("fcntl")
+	// Both put input into a terminal, as if its user had typed it.
+	p.deny(eperm, "ioctl", is(1, tiocSTI))
+	p.deny(eperm, "ioctl", is(1, tiocLinux))
+	p.allow("ioctl")
+	p.sockets()
+	p.sparing()
+	errno := uint(eperm)
+	return &specs.LinuxSeccomp{DefaultAction: specs.ActErrno, DefaultErrnoRet: &errno, Syscalls: p.list}
+}
+
+// sockets allows families and protocols that ordinary software uses. The others are where a guest reaches the
+// machine's hypervisor (AF_VSOCK), the kernel's ciphers (AF_ALG), or has rare modules loaded.
+func (p *profile) sockets() {
+	p.allow("socket socketpair", is(0, afUnix))
+	for _, family := range []uint64{afInet, afInet6} {
+		for _, protocol := range protocols {
+			p.allow("socket", is(0, family), is(2, protocol))
+		}
+		p.deny(eprotonosupport, "socket", is(0, family))
+	}
+	p.allow("socket", is(0, afNetlink), is(2, netlinkRoute)) // for getifaddrs and ip
+	p.deny(eprotonosupport, "socket", is(0, afNetlink))
+	p.deny(eafnosupport, "socket socketpair")
+}
+
+// sparing keeps root in the sandbox from slowing down or choking the agent's process. Its threads have numbers of
+// their own, which can't be told here.
+func (p *profile) sparing() {
+	const limits = "prlimit64 sched_setaffinity sched_setattr sched_setparam sched_setscheduler"
+	p.deny(eperm, limits, is(0, agentPID))
+	p.allow(limits)
+	const priorities = "setpriority ioprio_set" // of a process, a group, a user
+	p.deny(eperm, priorities, is(1, agentPID))
+	p.allow(priorities)
+}
+
+// profile collects entries.
+type profile struct{ list []specs.LinuxSyscall }
+
+func (p *profile) allow(names string, args ...specs.LinuxSeccompArg) {
+	p.list = append(p.list, specs.LinuxSyscall{Names: strings.Fields(names), Action: specs.ActAllow, Args: args})
+}
+
+func (p *profile) deny(errno uint, names string, args ...specs.LinuxSeccompArg) {
+	p.list = append(p.list, specs.LinuxSyscall{Names: strings.Fields(names), Action: specs.ActErrno, ErrnoRet: &errno, Args: args})
+}
+
+// is holds if an argument is v in the 32 bits that the kernel looks at. Comparing all 64 would let a guest set one
+// of those above to get past what is denied.
+func is(i uint, v uint64) specs.LinuxSeccompArg { return bits(i, 0xffffffff, v) }
+
+// bits holds if an argument is v in the bits of mask.
+func bits(i uint, mask, v uint64) specs.LinuxSeccompArg {
+	return specs.LinuxSeccompArg{Index: i, Value: mask, ValueTwo: v, Op: specs.OpMaskedEqual}
+}
