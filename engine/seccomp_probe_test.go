@@ -55,6 +55,7 @@ var probes = []probe{
 	{"io_uring_setup", unix.SYS_IO_URING_SETUP, args(1, nowhere), unix.EPERM, anybody},
 	{"io_uring_enter", unix.SYS_IO_URING_ENTER, args(none), unix.EPERM, anybody},
 	{"io_uring_register", unix.SYS_IO_URING_REGISTER, args(none, none), unix.EPERM, anybody},
+	{"io_setup", unix.SYS_IO_SETUP, args(1, nowhere), unix.ENOSYS, anybody},
 	{"userfaultfd", unix.SYS_USERFAULTFD, args(0x10001), unix.EPERM, anybody},
 	{"bpf", unix.SYS_BPF, args(0, nowhere, 1<<20), unix.EPERM, anybody},
 	{"perf_event_open", unix.SYS_PERF_EVENT_OPEN, args(nowhere, 0, 0, none, none), unix.EPERM, anybody},

@@ -22,7 +22,7 @@ const allowed = `
 	umask unlink unlinkat utime utimensat utimes vmsplice write writev
 
 	epoll_create epoll_create1 epoll_ctl epoll_pwait epoll_pwait2 epoll_wait eventfd eventfd2 inotify_add_watch
-	inotify_init inotify_init1 inotify_rm_watch io_cancel io_destroy io_getevents io_pgetevents io_setup io_submit pipe
+	inotify_init inotify_init1 inotify_rm_watch io_cancel io_destroy io_getevents io_pgetevents io_submit pipe
 	pipe2 poll ppoll pselect6 select signalfd signalfd4 timerfd_create timerfd_gettime timerfd_settime
 
 	brk cachestat get_mempolicy madvise map_shadow_stack mbind membarrier memfd_create memfd_secret mincore mlock mlock2
@@ -91,6 +91,9 @@ func Default() *specs.LinuxSeccomp {
 	p.allow(allowed)
 	// libc uses clone then, whose flags can be looked at.
 	p.deny(enosys, "clone3")
+	// Of the kernel's asynchronous reads and writes there is a number for the whole machine, fs.aio-max-nr, which one
+	// guest could take.
+	p.deny(enosys, "io_setup")
 	p.allow("clone", bits(0, newNamespaces, 0))
 	p.allow("unshare", bits(0, newNamespaces|newTime, 0))
 	for _, v := range personalities {

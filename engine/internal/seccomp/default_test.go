@@ -43,6 +43,7 @@ var verdicts = []verdict{
 	{"io_uring_setup", 425, 425, nil, eperm},
 	{"io_uring_enter", 426, 426, nil, eperm},
 	{"io_uring_register", 427, 427, nil, eperm},
+	{"io_setup", 206, 0, nil, enosys},
 	{"userfaultfd", 323, 282, nil, eperm},
 	{"bpf", 321, 280, nil, eperm},
 	{"perf_event_open", 298, 241, nil, eperm},
