@@ -165,10 +165,9 @@ func (c *creation) start(path string) error {
 	return err
 }
 
-// hold configures the agent, which makes the connection a handle, and has the sandbox remembered.
-func (c *creation) hold(ctx context.Context, client *agent.Client) (*Sandbox, error) {
-	now := time.Now()
-	info, err := client.Hold(ctx, &wire.Config{
+// config is what the agent is told.
+func (c *creation) config() *wire.Config {
+	return &wire.Config{
 		User:      c.opts.User,
 		Dir:       c.opts.Dir,
 		Env:       append(append([]string{}, c.tmpl.Config.Env...), c.opts.Env...),
@@ -178,7 +177,13 @@ func (c *creation) hold(ctx context.Context, client *agent.Client) (*Sandbox, er
 
 		Seccomp:      string(c.filter.Bytes()),
 		SeccompFlags: c.filter.Flags,
-	})
+	}
+}
+
+// hold configures the agent, which makes the connection a handle, and has the sandbox remembered.
+func (c *creation) hold(ctx context.Context, client *agent.Client) (*Sandbox, error) {
+	now := time.Now()
+	info, err := client.Hold(ctx, c.config())
 	if err != nil {
 		return nil, c.holdError(err)
 	}

@@ -4,8 +4,10 @@ import (
 	"net/http"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/nestbox/nestbox/engine"
 )
@@ -73,7 +75,11 @@ node a.js`},
 // TestOrdinarySoftware runs, under the default profile, what people run.
 func TestOrdinarySoftware(t *testing.T) {
 	t.Parallel()
-	eng := open(t, "")
+	dir := stateDir(t)
+	eng := open(t, dir)
+	t.Cleanup(func() { // compilers leave much to remove
+		eventually(t, 20*time.Second, "the trees are removed", func() bool { return len(list(t, filepath.Join(dir, "trash"))) == 0 })
+	})
 	for _, tt := range software {
 		t.Run(tt.name, func(t *testing.T) {
 			t.Parallel()
