@@ -30,7 +30,7 @@ type Sandbox struct {
 	oom    func() (container.OOMCounter, error) // looks for it once
 
 	mu        sync.Mutex
-	closing   bool // Close was called, or the sandbox has ended
+	closing   error // why the handle is being closed; nil: it isn't
 	err       error
 	listeners map[*listener]struct{}
 }
@@ -57,7 +57,7 @@ func (e *Engine) handle(id string, dir *os.File, client *agent.Client, hold *hol
 // watch ends the handle when the sandbox ends by itself.
 func (s *Sandbox) watch() {
 	<-s.client.Gone()
-	if !s.closeOnce() {
+	if !s.closeOnce(ErrEnded) {
 		return
 	}
 	l, err := s.e.finishCrashed(context.Background(), s.id)
@@ -71,11 +71,14 @@ func (s *Sandbox) watch() {
 	s.end(err)
 }
 
-// closeOnce is true for the first who closes the handle. With it its listeners close.
-func (s *Sandbox) closeOnce() bool {
+// closeOnce is true for the first who closes the handle, which is why it can't be used until end says more. With
+// it its listeners close.
+func (s *Sandbox) closeOnce(why error) bool {
 	s.mu.Lock()
-	first := !s.closing
-	s.closing = true
+	first := s.closing == nil
+	if first {
+		s.closing = why
+	}
 	listeners := s.listeners
 	s.listeners = nil
 	s.mu.Unlock()
@@ -119,7 +122,7 @@ func (s *Sandbox) Err() error {
 //
 // What came of the handle by Listen is closed with it. Files and connections stay open.
 func (s *Sandbox) Close() error {
-	if !s.closeOnce() {
+	if !s.closeOnce(ErrClosed) {
 		<-s.done
 		return nil
 	}
@@ -170,10 +173,7 @@ func (s *Sandbox) usable() error {
 	default:
 		s.mu.Lock()
 		defer s.mu.Unlock()
-		if s.closing {
-			return ErrClosed
-		}
-		return nil
+		return s.closing
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
