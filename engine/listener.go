@@ -19,7 +19,7 @@ type listener struct {
 func (s *Sandbox) keep(l *listener) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.closing {
+	if s.closing != nil {
 		return false
 	}
 	if s.listeners == nil {
