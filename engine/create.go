@@ -101,7 +101,7 @@ func (c *creation) run(ctx context.Context) (*Sandbox, error) {
 		return nil, err
 	}
 	stepHook("create ids")
-	if err := rootfs.MakeTree(path, c.facts.UID); err != nil {
+	if err := rootfs.MakeTree(path, c.facts.UID, 0); err != nil {
 		return nil, err
 	}
 	stepHook("create tree")
