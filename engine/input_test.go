@@ -69,7 +69,8 @@ func TestCreateBadInput(t *testing.T) {
 		{"network", engine.CreateOptions{Network: 7}, is(fs.ErrInvalid), "7"},
 		{"memory too small", engine.CreateOptions{Limits: engine.Limits{Memory: 1}}, is(fs.ErrInvalid), "at least"},
 		{"processes too few", engine.CreateOptions{Limits: engine.Limits{Processes: 1}}, is(fs.ErrInvalid), "at least"},
-		{"disk", engine.CreateOptions{Limits: engine.Limits{Disk: 1 << 30}}, is(errors.ErrUnsupported), "Limits.Disk"},
+		{"disk too small", engine.CreateOptions{Limits: engine.Limits{Disk: 1}}, is(fs.ErrInvalid), "at least 1048576"},
+		{"disk too large", engine.CreateOptions{Limits: engine.Limits{Disk: 1 << 62}}, is(fs.ErrInvalid), "at most 1099511627776"},
 		{"mount without a source", engine.CreateOptions{Mounts: []engine.Mount{{Source: "/nonexistent", Target: "/x"}}}, is(fs.ErrInvalid), "no such source"},
 		{"mount over /proc", engine.CreateOptions{Mounts: []engine.Mount{{Source: "/usr", Target: "/proc/x"}}}, is(fs.ErrInvalid), "/proc"},
 	}

@@ -12,7 +12,7 @@ import (
 )
 
 // usage is what this process, and the sandboxes of one state directory, have of the host.
-type usage struct{ descriptors, goroutines, threads, cgroups, entries, ids int }
+type usage struct{ descriptors, goroutines, threads, cgroups, entries, ids, loops int }
 
 func measure(t *testing.T, dir string) usage {
 	t.Helper()
@@ -30,6 +30,10 @@ func measure(t *testing.T, dir string) usage {
 			dirs++
 		}
 	}
+	loops, err := filepath.Glob("/sys/block/loop*/loop/backing_file")
+	if err != nil {
+		t.Fatal(err)
+	}
 	return usage{
 		descriptors: len(list(t, "/proc/self/fd")),
 		goroutines:  runtime.NumGoroutine(),
@@ -37,6 +41,7 @@ func measure(t *testing.T, dir string) usage {
 		cgroups:     dirs,
 		entries:     len(list(t, filepath.Join(dir, "sandboxes"))) + len(list(t, filepath.Join(dir, "trash"))),
 		ids:         len(list(t, engine.IDRegistry)),
+		loops:       len(loops), // that are in use
 	}
 }
 
@@ -78,7 +83,7 @@ func TestLeaks(t *testing.T) {
 		after = measure(t, dir)
 		return after.descriptors <= before.descriptors && after.goroutines <= before.goroutines &&
 			after.threads <= before.threads+8 && after.cgroups <= before.cgroups &&
-			after.entries == before.entries && after.ids <= before.ids
+			after.entries == before.entries && after.ids <= before.ids && after.loops <= before.loops
 	})
 	t.Logf("before %+v, after %+v", before, after)
 }

@@ -184,6 +184,7 @@ type facts struct {
 	Metadata  map[string]string `json:"metadata,omitempty"`
 	CreatedAt time.Time         `json:"created"`
 	Grace     time.Duration     `json:"grace,omitempty"`
+	Disk      int64             `json:"disk,omitempty"` // bytes that it can write; 0: no limit
 	// Paused is set before the sandbox is frozen, and cleared after it was thawed: without it it isn't frozen,
 	// with it the freezer tells.
 	Paused bool `json:"paused,omitempty"`
