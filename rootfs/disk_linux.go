@@ -6,6 +6,7 @@ import (
 	"os"
 	"path/filepath"
 	"strconv"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -62,24 +63,43 @@ func attachDisk() (dev *os.File, err error) {
 		return nil, noLoop(err)
 	}
 	defer control.Close()
-	for {
-		n, err := unix.IoctlRetInt(int(control.Fd()), unix.LOOP_CTL_GET_FREE)
-		if err != nil {
-			return nil, noLoop(os.NewSyscallError("ioctl LOOP_CTL_GET_FREE", err))
+	for tries := 0; ; tries++ {
+		dev, err := attachFree(control, config)
+		if err != unix.EBUSY {
+			return dev, err
 		}
-		dev, err := os.OpenFile("/dev/loop"+strconv.Itoa(n), os.O_RDWR, 0)
-		if err != nil {
+		if tries == loopTries {
 			return nil, noLoop(err)
 		}
-		err = unix.IoctlLoopConfigure(int(dev.Fd()), config)
-		if err == nil {
-			return dev, nil
-		}
-		_ = dev.Close()
-		if err != unix.EBUSY { // else another was faster
-			return nil, fmt.Errorf("disk: %w", os.NewSyscallError("ioctl LOOP_CONFIGURE", err))
-		}
+		time.Sleep(time.Millisecond)
 	}
+}
+
+// loopTries is how often others may be faster to take a free loop device.
+const loopTries = 2000
+
+// attachFree attaches a loop device that is free. EBUSY means that another did.
+func attachFree(control *os.File, config *unix.LoopConfig) (*os.File, error) {
+	n, err := unix.IoctlRetInt(int(control.Fd()), unix.LOOP_CTL_GET_FREE)
+	if err != nil {
+		return nil, noLoop(os.NewSyscallError("ioctl LOOP_CTL_GET_FREE", err))
+	}
+	dev, err := os.OpenFile("/dev/loop"+strconv.Itoa(n), os.O_RDWR, 0)
+	if errors.Is(err, unix.EBUSY) {
+		return nil, unix.EBUSY
+	}
+	if err != nil {
+		return nil, noLoop(err)
+	}
+	err = unix.IoctlLoopConfigure(int(dev.Fd()), config)
+	if err == nil {
+		return dev, nil
+	}
+	_ = dev.Close()
+	if err != unix.EBUSY {
+		err = fmt.Errorf("disk: %w", os.NewSyscallError("ioctl LOOP_CONFIGURE", err))
+	}
+	return nil, err
 }
 
 func noLoop(err error) error {

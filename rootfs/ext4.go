@@ -86,6 +86,14 @@ func (g geometry) used(group uint32) uint32 {
 	return used
 }
 
+// free is how many blocks an empty disk has free.
+func (g geometry) free() (n uint32) {
+	for group := range g.groups {
+		n += g.size(group) - g.used(group)
+	}
+	return n
+}
+
 // makeDisk makes a disk that has room for size bytes, at a path where there is nothing.
 func makeDisk(path string, size int64) (err error) {
 	f, err := os.OpenFile(path, os.O_CREATE|os.O_EXCL|os.O_RDWR, 0o600)
@@ -136,14 +144,10 @@ func bits(used, have uint32) []byte {
 func (g geometry) super(id [32]byte) []byte {
 	const start = 1024
 	b := make([]byte, start+1024)
-	free := uint32(0)
-	for group := range g.groups {
-		free += g.size(group) - g.used(group)
-	}
 	for at, v := range map[int]uint32{
 		0x00:  g.groups * g.inodes,
 		0x04:  g.blocks,
-		0x0C:  free,
+		0x0C:  g.free(),
 		0x10:  g.groups*g.inodes - reservedInodes,
 		0x18:  2, // blocks of 1024 << 2 bytes
 		0x1C:  2,
