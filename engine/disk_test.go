@@ -268,6 +268,37 @@ func checkLoops(t *testing.T, id string) {
 	eventually(t, 10*time.Second, "the loop device of "+id+" is free", func() bool { return loops(t, id) == 0 })
 }
 
+// TestDiskCalls has the sandbox's root ask its file system, which is its own, for what only the host may. The overlay
+// lets none of that through.
+func TestDiskCalls(t *testing.T) {
+	t.Parallel()
+	sb := create(t, open(t, ""), engine.CreateOptions{})
+	if _, err := exec.LookPath("python3"); err != nil {
+		const why = "no python3 to make system calls with: install it"
+		if os.Getenv("CI") != "" {
+			t.Fatal(why)
+		}
+		t.Skip(why)
+	}
+	for _, tt := range []struct{ name, request, argument string }{
+		{"EXT4_IOC_SHUTDOWN", "0x8004587D", `struct.pack("I", 2)`},
+		{"EXT4_IOC_RESIZE_FS", "0x40086610", `struct.pack("Q", 1 << 30)`},
+		{"EXT4_IOC_SWAP_BOOT", "0x6611", "0"},
+		{"FITRIM", "0xC0185879", `struct.pack("QQQ", 0, 1 << 40, 0)`},
+		{"FIFREEZE", "0xC0045877", "bytes(4)"},
+		{"FS_IOC_SETFLAGS immutable", "0x40086602", `struct.pack("Q", 0x10)`},
+		{"FS_IOC_FSSETXATTR project", "0x401C5820", `struct.pack("IIIII8x", 0, 0, 0, 77, 0)`},
+	} {
+		script := fmt.Sprintf("import fcntl, os, struct, sys\nfcntl.ioctl(os.open(sys.argv[1], os.O_RDONLY), %s, %s)", tt.request, tt.argument)
+		for _, name := range []string{"/", "/root", "/etc/passwd"} {
+			out, err := sb.Command("python3", "-c", script, name).CombinedOutput()
+			if err == nil || !strings.Contains(string(out), "Error: [Errno ") {
+				t.Errorf("%s on %s: %v, printed %s, want it to be refused", tt.name, name, err, out)
+			}
+		}
+	}
+}
+
 // TestNoDisk creates sandboxes where there is no loop device, which only a process with mounts of its own sees.
 func TestNoDisk(t *testing.T) {
 	t.Parallel()
