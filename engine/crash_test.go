@@ -168,6 +168,7 @@ func checkGone(t *testing.T, dir, id string) {
 	if groups := cgroupsOf(t, id); len(groups) > 0 {
 		t.Errorf("left: cgroups %v", groups)
 	}
+	checkLoops(t, id)
 	for _, pid := range processesOf(t, dir, id) {
 		t.Errorf("left: process %d", pid)
 	}

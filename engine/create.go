@@ -17,8 +17,6 @@ import (
 	"github.com/nestbox/nestbox/rootfs"
 )
 
-var errDiskLimit = fmt.Errorf("%w: Limits.Disk is not implemented yet: leave it zero, and keep the state directory on a file system of a size that you can spare", errors.ErrUnsupported)
-
 // stepHook, in tests, is called after each step of creating and removing a sandbox.
 var stepHook = func(step string) {}
 
@@ -100,7 +98,7 @@ func (c *creation) run(ctx context.Context) (*Sandbox, error) {
 		return nil, err
 	}
 	stepHook("create ids")
-	if err := rootfs.MakeTree(path, c.facts.UID); err != nil {
+	if err := rootfs.MakeTree(path, c.facts.UID, max(0, c.limits.Disk)); err != nil {
 		return nil, err
 	}
 	stepHook("create tree")

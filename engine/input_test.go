@@ -10,6 +10,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"sync"
 	"syscall"
@@ -69,7 +70,8 @@ func TestCreateBadInput(t *testing.T) {
 		{"network", engine.CreateOptions{Network: 7}, is(fs.ErrInvalid), "7"},
 		{"memory too small", engine.CreateOptions{Limits: engine.Limits{Memory: 1}}, is(fs.ErrInvalid), "at least"},
 		{"processes too few", engine.CreateOptions{Limits: engine.Limits{Processes: 1}}, is(fs.ErrInvalid), "at least"},
-		{"disk", engine.CreateOptions{Limits: engine.Limits{Disk: 1 << 30}}, is(errors.ErrUnsupported), "Limits.Disk"},
+		{"disk too small", engine.CreateOptions{Limits: engine.Limits{Disk: 1}}, is(fs.ErrInvalid), "at least 1048576"},
+		{"disk too large", engine.CreateOptions{Limits: engine.Limits{Disk: 1 << 62}}, is(fs.ErrInvalid), "at most 1099511627776"},
 		{"mount without a source", engine.CreateOptions{Mounts: []engine.Mount{{Source: "/nonexistent", Target: "/x"}}}, is(fs.ErrInvalid), "no such source"},
 		{"mount over /proc", engine.CreateOptions{Mounts: []engine.Mount{{Source: "/usr", Target: "/proc/x"}}}, is(fs.ErrInvalid), "/proc"},
 	}
@@ -362,21 +364,26 @@ func TestOpenTogether(t *testing.T) {
 func TestFullDisk(t *testing.T) {
 	t.Parallel()
 	needRoot(t)
-	dir := filepath.Join(t.TempDir(), "small")
-	if err := os.Mkdir(dir, 0o700); err != nil {
-		t.Fatal(err)
+	for _, limit := range []string{"0", "-1"} { // the sandbox's own file system finds it full, or the sandbox does
+		t.Run("limit "+limit, func(t *testing.T) {
+			t.Parallel()
+			dir := filepath.Join(t.TempDir(), "small")
+			if err := os.Mkdir(dir, 0o700); err != nil {
+				t.Fatal(err)
+			}
+			cmd := exec.Command("/proc/self/exe", dir, limit)
+			cmd.Env = append(os.Environ(), helperVar+"=fulldisk")
+			cmd.SysProcAttr = &syscall.SysProcAttr{Unshareflags: syscall.CLONE_NEWNS} // with private mounts, see os/exec
+			out, err := cmd.CombinedOutput()
+			if err != nil {
+				t.Errorf("helper: %v", err)
+			}
+			if !strings.Contains(string(out), "full: ") {
+				t.Errorf("helper printed %q, want it to tell of a full disk", out)
+			}
+			t.Logf("%s", out)
+		})
 	}
-	cmd := exec.Command("/proc/self/exe", dir)
-	cmd.Env = append(os.Environ(), helperVar+"=fulldisk")
-	cmd.SysProcAttr = &syscall.SysProcAttr{Unshareflags: syscall.CLONE_NEWNS} // with private mounts, see os/exec
-	out, err := cmd.CombinedOutput()
-	if err != nil {
-		t.Errorf("helper: %v", err)
-	}
-	if !strings.Contains(string(out), "full: ") {
-		t.Errorf("helper printed %q, want it to tell of a full disk", out)
-	}
-	t.Logf("%s", out)
 }
 
 func init() {
@@ -390,13 +397,18 @@ func init() {
 	helpers["fulldisk"] = fullDisk
 }
 
-// fullDisk <dir>: fills a small file system at dir, and sees what Create and Close make of that.
+// fullDisk <dir> <limit>: fills a small file system at dir, and sees what Create and Close make of that. The
+// sandboxes have a limit of their own on what they write.
 func fullDisk(args []string) error {
 	ctx, dir := context.Background(), args[0]
+	limit, err := strconv.ParseInt(args[1], 10, 64)
+	if err != nil {
+		return err
+	}
 	if err := syscall.Mount("tmpfs", dir, "tmpfs", 0, "size=2m,mode=0700"); err != nil {
 		return err
 	}
-	eng, err := engine.Open(ctx, engine.Options{Dir: filepath.Join(dir, "state")})
+	eng, err := engine.Open(ctx, engine.Options{Dir: filepath.Join(dir, "state"), Limits: engine.Limits{Disk: limit}})
 	if err != nil {
 		return err
 	}
@@ -404,8 +416,17 @@ func fullDisk(args []string) error {
 	if err != nil {
 		return err
 	}
-	if err := sb.Command("sh", "-c", "cat /dev/zero > fill").Run(); err == nil {
+	out, err := sb.Command("sh", "-c", "head -c 64000000 /dev/zero > fill && sync fill").CombinedOutput()
+	if err == nil {
 		return errors.New("filling the disk went well")
+	}
+	fmt.Printf("fill: %s", out)
+	again, err := eng.Reconnect(ctx, sb.ID())
+	if err != nil {
+		return err
+	}
+	if err := errors.Join(again.Command("true").Run(), again.Close()); err != nil {
+		return err
 	}
 	before, err := os.ReadDir(filepath.Join(dir, "state", "sandboxes"))
 	if err != nil {

@@ -13,7 +13,7 @@ import (
 )
 
 // usage is what this process, and the sandboxes of one state directory, have of the host.
-type usage struct{ descriptors, goroutines, threads, cgroups, entries, ids int }
+type usage struct{ descriptors, goroutines, threads, cgroups, entries, ids, loops int }
 
 func measure(t *testing.T, dir string, made []string) usage {
 	t.Helper()
@@ -26,6 +26,10 @@ func measure(t *testing.T, dir string, made []string) usage {
 			ids++
 		}
 	}
+	loops, err := filepath.Glob("/sys/block/loop*/loop/backing_file")
+	if err != nil {
+		t.Fatal(err)
+	}
 	return usage{
 		descriptors: len(list(t, "/proc/self/fd")),
 		goroutines:  runtime.NumGoroutine(),
@@ -33,6 +37,7 @@ func measure(t *testing.T, dir string, made []string) usage {
 		cgroups:     groups,
 		entries:     len(list(t, filepath.Join(dir, "sandboxes"))) + len(list(t, filepath.Join(dir, "trash"))),
 		ids:         ids,
+		loops:       len(loops), // that are in use, by whomever
 	}
 }
 
@@ -78,6 +83,6 @@ func TestLeaks(t *testing.T) {
 		// The store may open its second connection at any time.
 		return after.descriptors <= before.descriptors+4 && after.goroutines <= before.goroutines &&
 			after.threads <= before.threads+8 && after.cgroups <= before.cgroups &&
-			after.entries == before.entries && after.ids <= before.ids
+			after.entries == before.entries && after.ids <= before.ids && after.loops <= before.loops+8
 	})
 }

@@ -25,7 +25,7 @@ type Options struct {
 	// MaxKeepAlive bounds keep-alives and grace times. Zero: one hour; negative: no bound.
 	MaxKeepAlive time.Duration
 	// Limits are those of sandboxes whose CreateOptions say nothing. Zero fields: 512 MiB of memory, 1 CPU,
-	// 512 processes, 4096 open files.
+	// 512 processes, 4096 open files, 2 GiB of disk.
 	Limits Limits
 	// Logger is told what has no caller to return to. Nil: silent.
 	Logger *slog.Logger
@@ -38,12 +38,17 @@ type Limits struct {
 	CPUs      float64 // processors' worth of time; at least 0.01
 	Processes int     // processes and threads, with about 8 of the agent's; at least 32
 	OpenFiles int     // open files of each process; at least 64
-	// Disk, in bytes of what the sandbox writes, can't be limited yet: a positive value is refused, and
-	// zero is no limit.
+	// Disk is bytes of what the sandbox writes to its own files, 1 MiB to 1 TiB. Beside it there can be a file
+	// for each 16 KiB, and 1024 at least. What is over is refused with ENOSPC.
+	//
+	// It is enforced by a file system of the sandbox's own, ext4 on a loop device, in a sparse file in the state
+	// directory: that takes what is written of the state directory's file system, not what is allowed. If that
+	// file system itself is full, the guest's programs are told only when they sync, and lose what they wrote.
+	// Where the host has no loop devices or no ext4, Create is errors.ErrUnsupported unless Disk is negative.
 	Disk int64
 }
 
-var defaultLimits = Limits{Memory: 512 << 20, CPUs: 1, Processes: 512, OpenFiles: 4096}
+var defaultLimits = Limits{Memory: 512 << 20, CPUs: 1, Processes: 512, OpenFiles: 4096, Disk: 2 << 30}
 
 // Network is what a sandbox sees of the network.
 type Network int
@@ -113,8 +118,8 @@ func (l Limits) or(base Limits) (Limits, error) {
 		return l, invalid("Limits.Processes", "%d; at least %d, or negative for no limit", l.Processes, minProcs)
 	case l.OpenFiles > 0 && l.OpenFiles < minFiles:
 		return l, invalid("Limits.OpenFiles", "%d; at least %d, or negative for no limit", l.OpenFiles, minFiles)
-	case l.Disk > 0:
-		return l, errDiskLimit
+	case l.Disk > 0 && l.Disk < rootfs.MinDisk, l.Disk > rootfs.MaxDisk:
+		return l, invalid("Limits.Disk", "%d bytes; at least %d and at most %d, or negative for no limit", l.Disk, rootfs.MinDisk, rootfs.MaxDisk)
 	}
 	return l, nil
 }

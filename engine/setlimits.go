@@ -12,7 +12,7 @@ import (
 // SetLimits changes the limits of the sandbox, whichever handle made it. A zero field leaves a limit as it is, and a
 // negative one takes it away. Memory that is taken already is reclaimed, and if that is not enough the kernel ends
 // processes, or refuses the limit, whose error is syscall.EBUSY. OpenFiles counts for commands that start from now
-// on, and can only be lowered; while the sandbox is paused it is ErrPaused. After an error some may be changed and
+// on, and can only be lowered; Disk can't be changed; while the sandbox is paused it is ErrPaused. After an error some may be changed and
 // others not; Limits tells.
 func (s *Sandbox) SetLimits(ctx context.Context, l Limits) error {
 	return opError("set limits", s.id, s.setLimits(ctx, l))
@@ -21,6 +21,9 @@ func (s *Sandbox) SetLimits(ctx context.Context, l Limits) error {
 func (s *Sandbox) setLimits(ctx context.Context, l Limits) error {
 	if _, err := l.or(Limits{}); err != nil {
 		return err
+	}
+	if l.Disk != 0 {
+		return invalid("Limits.Disk", "%d; a sandbox that lives keeps the disk that it has: create another", l.Disk)
 	}
 	return s.locked(ctx, func() error {
 		f, err := s.e.state.readFacts(s.id)

@@ -27,8 +27,8 @@ type Stats struct {
 	NetworkSent      int64
 }
 
-// Stats measures what the sandbox takes. It works on a paused one too. Disk and Files are counted file by file,
-// which takes a moment where there are many.
+// Stats measures what the sandbox takes. It works on a paused one too. Without Limits.Disk, Disk and Files are
+// counted file by file, which takes a moment where there are many.
 func (s *Sandbox) Stats(ctx context.Context) (Stats, error) {
 	done, err := s.begin()
 	if err != nil {
@@ -60,10 +60,16 @@ func (e *Engine) stats(ctx context.Context, id string) (Stats, error) {
 		ProcessesRefused: u.ProcessesRefused,
 		OOMKills:         u.OOMKills,
 	}
-	if st.Disk, st.Files, err = rootfs.TreeUsage(ctx, e.state.sandbox(id)); err != nil {
+	proc := filepath.Join("/proc", strconv.Itoa(f.PID))
+	if f.Limits.Disk > 0 {
+		st.Disk, st.Files, err = rootfs.DiskUsage(filepath.Join(proc, "root")) // no name of the guest's: the kernel follows it
+	} else {
+		st.Disk, st.Files, err = rootfs.TreeUsage(ctx, e.state.sandbox(id))
+	}
+	if err != nil {
 		return Stats{}, err
 	}
-	st.NetworkReceived, st.NetworkSent, err = networkBytes(filepath.Join("/proc", strconv.Itoa(f.PID), "net", "dev"))
+	st.NetworkReceived, st.NetworkSent, err = networkBytes(filepath.Join(proc, "net", "dev"))
 	if err == nil && !f.alive() { // else the number is another's by now
 		err = fs.ErrNotExist
 	}

@@ -42,6 +42,18 @@ func TestNothingOfTheHost(t *testing.T) {
 		}
 	})
 
+	t.Run("devices", func(t *testing.T) {
+		got := sh("cat /sys/block/loop*/loop/* /proc/partitions /proc/self/mountinfo; find /dev")
+		if !strings.Contains(got, "disk.img") {
+			t.Errorf("got %q, want it to show the disk's loop device, or this tests nothing", got)
+		}
+		for _, word := range []string{dir, eng.Dir(), "sandboxes", sb.ID(), "/dev/loop"} {
+			if strings.Contains(got, word) {
+				t.Errorf("devices tell of %q:\n%s", word, got)
+			}
+		}
+	})
+
 	t.Run("mounts", func(t *testing.T) {
 		mounts := sh("cat /proc/self/mountinfo /proc/self/mounts /proc/self/mountstats")
 		for _, word := range []string{dir, eng.Dir(), "nestbox", sb.ID()} {

@@ -48,10 +48,17 @@ func MountTree(dir, root string, t Template, mounts []Mount, ns *os.File, uid ui
 	if err := unix.Chdir(dir); err != nil {
 		return &os.PathError{Op: "chdir", Path: dir, Err: err}
 	}
+	disk, err := hasDisk()
+	if disk {
+		err = mountDisk(uid)
+	}
+	if err != nil {
+		return err
+	}
 	for i, s := range steps {
 		switch {
 		case s.lower:
-			err = s.mountOverlay(fds[i], root, ns)
+			err = s.mountOverlay(fds[i], root, ns, disk)
 		case s.layer != "":
 			err = s.mountLayer(fds[i], root, ns, uid)
 		default:
@@ -89,8 +96,9 @@ func closeAll(fds []int) {
 	}
 }
 
-// mountOverlay mounts the template, which is fd, at lower, and the overlay at root.
-func (s step) mountOverlay(fd int, root string, ns *os.File) error {
+// mountOverlay mounts the template, which is fd, at lower, and the overlay at root. It is written to the disk, if
+// there is one.
+func (s step) mountOverlay(fd int, root string, ns *os.File, disk bool) error {
 	if err := setattr(fd, 0, &unix.MountAttr{Attr_set: unix.MOUNT_ATTR_IDMAP, Userns_fd: uint64(ns.Fd())}); err != nil {
 		return fmt.Errorf("%w: the template's file system can't be mounted with other owners (%v): "+
 			"keep templates and the state directory on ext4, xfs, btrfs or tmpfs", errors.ErrUnsupported, err)
@@ -98,7 +106,11 @@ func (s step) mountOverlay(fd int, root string, ns *os.File) error {
 	if err := unix.MoveMount(fd, "", unix.AT_FDCWD, s.target, unix.MOVE_MOUNT_F_EMPTY_PATH); err != nil {
 		return os.NewSyscallError("move_mount", err)
 	}
-	options := "lowerdir=" + lowerDir + ",upperdir=" + upperDir + ",workdir=" + workDir
+	in := "."
+	if disk {
+		in = diskDir
+	}
+	options := "lowerdir=" + lowerDir + ",upperdir=" + path.Join(in, upperDir) + ",workdir=" + path.Join(in, workDir)
 	if err := unix.Mount("overlay", root, "overlay", unix.MS_NOSUID|unix.MS_NODEV, options); err != nil {
 		return fmt.Errorf("overlay: %w: the state directory must be on a file system that can be an overlay's upper layer, "+
 			"such as ext4, xfs, btrfs or tmpfs", err)

@@ -67,7 +67,7 @@ func mounted(t *testing.T, root string, tmpl rootfs.Template, mounts []rootfs.Mo
 	t.Helper()
 	needRoot(t)
 	tree, ns := t.TempDir(), userNamespace(t)
-	if err := rootfs.MakeTree(tree, rootUID); err != nil {
+	if err := rootfs.MakeTree(tree, rootUID, 0); err != nil {
 		t.Fatal(err)
 	}
 	done := make(chan error)

@@ -23,3 +23,6 @@ func RemoveTree(context.Context, string) error { return errors.ErrUnsupported }
 func TreeUsage(context.Context, string) (bytes, files int64, err error) {
 	return 0, 0, errors.ErrUnsupported
 }
+
+// DiskUsage is for Linux.
+func DiskUsage(string) (bytes, files int64, err error) { return 0, 0, errors.ErrUnsupported }

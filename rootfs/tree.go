@@ -15,20 +15,40 @@ const (
 	workDir  = "work"  // the overlay's own
 	lowerDir = "lower" // where the template is mounted, and with a number another layer
 	emptyDir = "empty" // below layers that would be alone, which an overlay can't have
+
+	diskFile = "disk.img" // with a limit: a file system, with upper and work in it
+	diskDir  = "disk"     // where that is mounted
 )
 
-// MakeTree makes an empty tree in the directory dir, for a sandbox whose root has the host's user id uid.
-func MakeTree(dir string, uid uint32) error {
-	for _, name := range []string{upperDir, workDir, lowerDir} {
-		if err := os.Mkdir(filepath.Join(dir, name), 0o755); err != nil {
+// MakeTree makes an empty tree in the directory dir, for a sandbox whose root has the host's user id uid. With a
+// disk, which is MinDisk to MaxDisk bytes, that is all that the sandbox can write, in about a file for each 16 KiB,
+// but 1024 at least. It is taken of the file system of dir as it is written. Without one, which is 0, there is no
+// limit.
+func MakeTree(dir string, uid uint32, disk int64) error {
+	if err := os.Mkdir(filepath.Join(dir, lowerDir), 0o755); err != nil {
+		return err
+	}
+	if disk > 0 {
+		if err := os.Mkdir(filepath.Join(dir, diskDir), 0o700); err != nil {
+			return err
+		}
+		return makeDisk(filepath.Join(dir, diskFile), disk)
+	}
+	upper := filepath.Join(dir, upperDir)
+	for _, path := range []string{upper, filepath.Join(dir, workDir)} {
+		if err := makeLayer(path); err != nil {
 			return err
 		}
 	}
-	upper := filepath.Join(dir, upperDir)
-	if err := os.Chmod(upper, 0o755); err != nil { // whatever the umask is
+	return os.Lchown(upper, int(uid), int(uid))
+}
+
+// makeLayer makes a directory for an overlay.
+func makeLayer(path string) error {
+	if err := os.Mkdir(path, 0o755); err != nil {
 		return err
 	}
-	return os.Lchown(upper, int(uid), int(uid))
+	return os.Chmod(path, 0o755) // whatever the umask is
 }
 
 // A step is one mount.

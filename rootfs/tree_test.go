@@ -101,7 +101,7 @@ func TestPlan(t *testing.T) {
 
 func TestMakeTree(t *testing.T) {
 	dir, uid := t.TempDir(), uint32(os.Getuid())
-	if err := rootfs.MakeTree(dir, uid); err != nil {
+	if err := rootfs.MakeTree(dir, uid, 0); err != nil {
 		t.Fatal(err)
 	}
 	for _, name := range []string{"upper", "work", "lower"} {
@@ -109,7 +109,7 @@ func TestMakeTree(t *testing.T) {
 			t.Errorf("%s: %v, %v, want a directory", name, fi, err)
 		}
 	}
-	if err := rootfs.MakeTree(dir, uid); !errors.Is(err, os.ErrExist) {
+	if err := rootfs.MakeTree(dir, uid, 0); !errors.Is(err, os.ErrExist) {
 		t.Errorf("MakeTree where one is: %v, want os.ErrExist", err)
 	}
 }

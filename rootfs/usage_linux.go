@@ -12,7 +12,7 @@ import (
 const maxUsageDepth = 256
 
 // TreeUsage tells what the tree in the directory dir takes of its file system, in bytes, and how many files it
-// has. It may be in use: links are not followed, and what comes and goes is counted or not. What lies deeper than
+// has, if it has no disk; else see DiskUsage. It may be in use: links are not followed, and what comes and goes is counted or not. What lies deeper than
 // 256 directories isn't.
 func TreeUsage(ctx context.Context, dir string) (bytes, files int64, err error) {
 	path := filepath.Join(dir, upperDir)
