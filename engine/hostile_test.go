@@ -557,3 +557,64 @@ func TestNoUserNamespace(t *testing.T) {
 		t.Errorf("unshare, which util-linux has, went well: %s", out)
 	}
 }
+
+// TestTCPMemory fills queues of TCP that nobody reads, which are the kernel's memory.
+func TestTCPMemory(t *testing.T) {
+	t.Parallel()
+	sb := create(t, open(t, ""), engine.CreateOptions{Limits: engine.Limits{Memory: 128 << 20}})
+	putSelf(t, sb)
+	before := tcpMemory(t)
+	_, line := guest(t, sb, "tcp")
+	if took := tcpMemory(t) - before; took > 160<<20 {
+		t.Errorf("queues of a sandbox with 128 MiB took %d MiB; the guest says %s", took>>20, line)
+	}
+}
+
+// tcpMemory is what the host's TCP takes, see proc_net_sockstat in the kernel's documents.
+func tcpMemory(t *testing.T) int64 {
+	t.Helper()
+	data, err := os.ReadFile("/proc/net/sockstat")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, rest, _ := strings.Cut(string(data), "TCP:")
+	rest, _, _ = strings.Cut(rest, "\n")
+	_, mem, _ := strings.Cut(rest, " mem ")
+	var pages int64
+	if _, err := fmt.Sscan(mem, &pages); err != nil {
+		t.Fatal(err)
+	}
+	return pages * int64(os.Getpagesize())
+}
+
+func init() {
+	// Inside a sandbox: fills TCP connections to itself, prints how much they took, waits.
+	helpers["tcp"] = func([]string) error {
+		l, err := net.Listen("tcp", "127.0.0.1:0")
+		if err != nil {
+			return err
+		}
+		var open []net.Conn
+		total := 0
+		for range 32 {
+			c, err := net.Dial("tcp", l.Addr().String())
+			if err != nil {
+				break
+			}
+			s, err := l.Accept()
+			if err != nil {
+				break
+			}
+			open = append(open, c, s)
+			_ = c.(*net.TCPConn).SetWriteBuffer(8 << 20)
+			_ = s.(*net.TCPConn).SetReadBuffer(8 << 20)
+			_ = c.SetWriteDeadline(time.Now().Add(50 * time.Millisecond))
+			n, _ := c.Write(make([]byte, 16<<20))
+			total += n
+		}
+		fmt.Println(total)
+		untilClosed()
+		runtime.KeepAlive(open)
+		return nil
+	}
+}

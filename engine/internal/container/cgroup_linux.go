@@ -59,6 +59,19 @@ func SetLimits(id string, l Limits) error {
 	if err := m.Set(r); err != nil {
 		return fmt.Errorf("set limits: %w", err)
 	}
+	return limitTCP(m, l.Memory)
+}
+
+// limitTCP limits what cgroup v1 doesn't count as memory: that of TCP's queues. Version 2 does.
+func limitTCP(m cgroups.Manager, memory int64) error {
+	path := m.Path("memory")
+	if memory == 0 || cgroups.IsCgroup2UnifiedMode() {
+		return nil
+	}
+	err := cgroups.WriteFile(path, "memory.kmem.tcp.limit_in_bytes", strconv.FormatInt(max(-1, memory), 10))
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("limit TCP memory: %w", err)
+	}
 	return nil
 }
 
