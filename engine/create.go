@@ -94,7 +94,7 @@ func (c *creation) run(ctx context.Context) (*Sandbox, error) {
 		return nil, err
 	}
 	stepHook("create directory")
-	if c.facts.UID, err = ids.claim(path); err != nil {
+	if c.facts.UID, err = ids.take(path); err != nil {
 		return nil, err
 	}
 	stepHook("create ids")
@@ -151,15 +151,14 @@ func (c *creation) start(path string) error {
 		CPUs:        max(0, c.limits.CPUs),
 		Processes:   int64(max(0, c.limits.Processes)),
 	}
-	p, err := container.Start(cfg, ns, listen, c.e.program, func() error {
+	c.facts.PID, err = container.Start(cfg, ns, listen, c.e.program, func() error {
 		defer stepHook("create mounts")
 		return rootfs.MountTree(path, point, c.tmpl, c.opts.Mounts, ns, c.facts.UID)
 	})
 	if err != nil {
 		return err
 	}
-	c.facts.PID = p.PID
-	c.facts.Start, _, err = startTime(p.PID)
+	c.facts.Start, _, err = startTime(c.facts.PID)
 	return err
 }
 

@@ -44,8 +44,8 @@ func (r idRegistry) locked(f func() error) error {
 
 func (r idRegistry) link(slot int) string { return filepath.Join(r.dir, strconv.Itoa(slot)) }
 
-// claim takes a range for the sandbox whose directory, which is there, is dir, and gives its first id.
-func (r idRegistry) claim(dir string) (uid uint32, err error) {
+// take takes a range for the sandbox whose directory, which is there, is dir, and gives its first id.
+func (r idRegistry) take(dir string) (uid uint32, err error) {
 	err = r.locked(func() error {
 		start := rand.IntN(slots)
 		for i := range slots {

@@ -371,13 +371,12 @@ func (c *Client) Hold(ctx context.Context, cfg *wire.Config) (info wire.Info, er
 type Status struct {
 	Holders   int
 	Remaining time.Duration // until the deadline; 0: none, or passed
-	Grace     time.Duration
 }
 
 // Status asks for the state of the lease. It needs no Hold.
 func (c *Client) Status(ctx context.Context) (s Status, err error) {
 	err = c.simple(ctx, wire.OpStatus, nil, func(r *wire.Reader) {
-		s = Status{Holders: int(r.Uint()), Remaining: time.Duration(r.Uint()), Grace: time.Duration(r.Uint())}
+		s = Status{Holders: int(r.Uint()), Remaining: time.Duration(r.Uint())}
 	})
 	return s, err
 }

@@ -17,32 +17,25 @@ import (
 // Supported is nil: this program was built with all that the package needs.
 func Supported() error { return nil }
 
-// Process is the first process of a sandbox that this host process created.
-type Process struct {
-	PID int
-	p   *libcontainer.Process
-}
-
 // Start creates a sandbox's cgroup, and namespaces beside userNS, and starts the agent in them. It borrows userNS,
 // listen, the agent's socket, and agent, its program.
 //
 // prepare is called first, on a thread with a mount namespace of its own in which nothing reaches the
 // host's. It mounts the root file system at cfg.Root. The thread ends with Start, and with it what no
 // sandbox uses.
-func Start(cfg Config, userNS, listen, agent *os.File, prepare func() error) (*Process, error) {
+func Start(cfg Config, userNS, listen, agent *os.File, prepare func() error) (pid int, err error) {
 	rememberCgroupRoot()
-	var p *Process
-	err := onOwnThread(func() error {
+	err = onOwnThread(func() error {
 		err := privateMounts()
 		if err == nil {
 			err = prepare()
 		}
 		if err == nil {
-			p, err = start(cfg, userNS, listen, agent)
+			pid, err = start(cfg, userNS, listen, agent)
 		}
 		return err
 	})
-	return p, err
+	return pid, err
 }
 
 // onOwnThread calls f on a thread that ends with it, whatever f does to it. The main thread can't end: on that one,
@@ -78,18 +71,18 @@ func privateMounts() error {
 	return nil
 }
 
-func start(cfg Config, userNS, listen, agent *os.File) (_ *Process, err error) {
+func start(cfg Config, userNS, listen, agent *os.File) (pid int, err error) {
 	config, err := cfg.config(descriptorPath(userNS))
 	if err != nil {
-		return nil, fmt.Errorf("convert spec: %w", err)
+		return 0, fmt.Errorf("convert spec: %w", err)
 	}
 	c, err := libcontainer.Create(cfg.StateDir, cfg.ID, config)
 	if err != nil {
-		return nil, fmt.Errorf("create container: %w", err)
+		return 0, fmt.Errorf("create sandbox: %w", err)
 	}
 	null, err := os.OpenFile(os.DevNull, os.O_RDWR, 0)
 	if err != nil {
-		return nil, err
+		return 0, err
 	}
 	defer null.Close()
 	p := &libcontainer.Process{
@@ -103,13 +96,9 @@ func start(cfg Config, userNS, listen, agent *os.File) (_ *Process, err error) {
 		ExtraFiles: files(listen, agent),
 	}
 	if err := c.Run(p); err != nil {
-		return nil, fmt.Errorf("run agent: %w", err)
+		return 0, fmt.Errorf("run agent: %w", err)
 	}
-	pid, err := p.Pid()
-	if err != nil {
-		return nil, err
-	}
-	return &Process{PID: pid, p: p}, nil
+	return p.Pid()
 }
 
 // config is cfg for libcontainer, with the user namespace at a path.
@@ -135,9 +124,4 @@ func (cfg Config) config(userNS string) (*configs.Config, error) {
 // descriptorPath names an open file of this process for others.
 func descriptorPath(f *os.File) string {
 	return fmt.Sprintf("/proc/%d/fd/%d", os.Getpid(), f.Fd())
-}
-
-// Wait waits until the agent has ended and forgets it.
-func (p *Process) Wait() {
-	_, _ = p.p.Wait() // how it ended says nothing: the lease does
 }

@@ -13,12 +13,7 @@ func Supported() error {
 	return fmt.Errorf("%w: sandboxes need Linux and a program built with cgo: set CGO_ENABLED=1 and install a C compiler", errors.ErrUnsupported)
 }
 
-// Process is the first process of a sandbox.
-type Process struct{ PID int }
-
-func (*Process) Wait() {}
-
-func Start(Config, *os.File, *os.File, *os.File, func() error) (*Process, error) {
+func Start(Config, *os.File, *os.File, *os.File, func() error) (int, error) {
 	return nil, Supported()
 }
 func UserNamespace(*os.File, uint32) (*os.File, error) { return nil, Supported() }

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"io"
 	"os"
+	"strconv"
 	"syscall"
 	"time"
 
@@ -79,14 +80,7 @@ func Pair() (*Conn, *os.File, error) {
 
 // through names a file of dir in the 108 bytes that a socket's address has, see unix(7).
 func through(dir *os.File, name string) string {
-	return "/proc/self/fd/" + itoa(int(dir.Fd())) + "/" + name
-}
-
-func itoa(n int) string {
-	if n < 10 {
-		return string(rune('0' + n))
-	}
-	return itoa(n/10) + string(rune('0'+n%10))
+	return "/proc/self/fd/" + strconv.Itoa(int(dir.Fd())) + "/" + name
 }
 
 // Close ends the connection; a Recv that waits returns.

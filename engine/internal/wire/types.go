@@ -179,12 +179,6 @@ func ReadStat(r *Reader) Stat {
 	}
 }
 
-// Entry is a directory's entry.
-type Entry struct {
-	Name string
-	Type uint8 // as readdir(3) gives it in d_type
-}
-
 // The stages at which OpStart can fail, beside the errno.
 const (
 	StageLookup = "lookup"    // no such program

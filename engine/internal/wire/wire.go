@@ -39,7 +39,7 @@ const (
 	OpSpilled               // a message too large for the socket is in the file that is sent along
 
 	OpHold      // fresh agent: Config; else nothing → Info
-	OpStatus    // → holders, remaining ns (0: none), grace ns
+	OpStatus    // → holders, remaining ns (0: none)
 	OpRelease   // → 1 if this ended the sandbox
 	OpKeepAlive // ns; → remaining ns
 	OpExtend    // ns; → remaining ns

@@ -79,8 +79,6 @@ func main() {
 // The agent's exit codes. Nobody depends on them; they help when debugging with strace.
 const (
 	exitEnded = iota
-	_
-	_
 	exitSetup
 	exitListen
 )

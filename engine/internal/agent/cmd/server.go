@@ -4,11 +4,7 @@ package main
 
 import (
 	"os"
-	"path"
-	"slices"
-	"strings"
 	"sync"
-	"syscall"
 	"time"
 
 	"github.com/nestbox/nestbox/engine/internal/wire"
@@ -21,11 +17,6 @@ const (
 	maxConns = 1024
 	// maxAside is how many requests that may take long a connection has under way.
 	maxAside = 4096
-
-	// defaultTerm is the kind of terminal that a host's most likely is.
-	defaultTerm = "xterm-256color"
-
-	defaultPath = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 )
 
 // server answers the handles.
@@ -42,16 +33,6 @@ type server struct {
 	config *settings // nil: fresh
 	conns  map[*conn]struct{}
 	fresh  int // of conns, those that have not asked for anything yet
-}
-
-// settings is what the sandbox was configured with; it doesn't change.
-type settings struct {
-	cred *credential
-	dir  string
-	// atHome is true if dir wasn't asked for, and is the user's home.
-	atHome bool
-	env    []string // of a command of the sandbox's user
-	own    []string // what of env was asked for
 }
 
 // conn is a connection, which is a handle once it has asked for OpHold.
@@ -219,61 +200,6 @@ func (c *conn) dispatch(b []byte, fds []int) error {
 	}
 }
 
-// request is a request under way.
-type request struct {
-	*conn
-	op    wire.Op
-	id    uint32
-	epoch uint8
-	r     *wire.Reader
-	fds   []int // the request's; nil: handed on
-}
-
-func (q *request) closeFiles() {
-	wire.CloseAll(q.fds)
-	q.fds = nil
-}
-
-// slow answers a request aside, for it may take long. f gets the request, of which all is read.
-func (q *request) slow(f func(*request) error) error {
-	select {
-	case q.aside <- struct{}{}:
-	default:
-		return q.fail(unix.EAGAIN, "")
-	}
-	later := *q
-	q.fds = nil
-	go func() {
-		defer func() { <-later.aside }()
-		defer later.closeFiles()
-		_ = f(&later) // the handle may be gone
-	}()
-	return nil
-}
-
-// ok begins the answer to a request that went well.
-func (q *request) ok() *wire.Message {
-	return wire.New(nil, wire.OpReply, q.id).Uint(0).Text("")
-}
-
-// fail answers a request that didn't go well.
-func (q *request) fail(errno syscall.Errno, stage string) error {
-	return q.send(wire.New(nil, wire.OpReply, q.id).Uint(uint64(errno)).Text(stage))
-}
-
-// failStart answers that a command was not started.
-func (q *request) failStart(l launch, serr *startError) error {
-	m := wire.New(nil, wire.OpReply, q.id).Uint(uint64(serr.errno)).Text(serr.stage)
-	if len(l.Path) <= unix.PathMax {
-		m.Text(l.Path)
-	}
-	return q.send(m)
-}
-
-func (q *request) send(m *wire.Message, fds ...int) error {
-	return q.w.Send(m.Bytes(), fds...)
-}
-
 // hold makes the connection a handle. The first brings the sandbox's configuration.
 func (q *request) hold() error {
 	q.server.mu.Lock()
@@ -311,7 +237,7 @@ func (q *request) hold() error {
 func (q *request) status() error {
 	m := q.ok()
 	q.life.change(func(now time.Duration, rule *lease.Lifetime) {
-		m.Uint(uint64(rule.Holders())).Uint(uint64(rule.Remaining(now))).Uint(uint64(rule.Grace))
+		m.Uint(uint64(rule.Holders())).Uint(uint64(rule.Remaining(now)))
 	})
 	return q.send(m)
 }
@@ -339,199 +265,4 @@ func (q *request) deadline() error {
 		m.Uint(uint64(rule.Remaining(now)))
 	})
 	return q.send(m)
-}
-
-func (q *request) start() error {
-	cmd := wire.ReadCommand(q.r)
-	if err := q.r.Done(); err != nil {
-		return err
-	}
-	l := launch{Command: cmd}
-	if !q.stdio(&l) {
-		return wire.ErrMessage
-	}
-	if serr := q.resolve(&l); serr != nil {
-		return q.fail(serr.errno, serr.stage)
-	}
-	return q.slow(func(q *request) error { return q.launch(l) })
-}
-
-// launch starts a command, unless a pause has begun meanwhile.
-func (q *request) launch(l launch) error {
-	q.gate.RLock()
-	defer q.gate.RUnlock()
-	if q.epoch != q.server.epoch {
-		return nil
-	}
-	l.started, l.exited = q.started, q.exited
-	switch {
-	case l.PTY:
-		return q.startPTY(l)
-	case l.Spool > 0:
-		return q.startSpooled(l)
-	}
-	pid, serr := q.procs.start(l)
-	if serr != nil {
-		return q.failStart(l, serr)
-	}
-	return q.send(q.ok().Uint(uint64(pid))) // the exit may have been told before
-}
-
-// stdio gives a command the descriptors that were sent for it. It is false if they aren't those announced.
-func (q *request) stdio(l *launch) bool {
-	fds := q.fds
-	for n := range l.stdio {
-		switch {
-		case l.Stdio&(wire.StdioClosed<<n) != 0:
-			l.stdio[n] = -1
-		case l.Stdio&(1<<n) == 0:
-			l.stdio[n] = int(q.procs.null.Fd())
-		case len(fds) == 0:
-			return false
-		default:
-			l.stdio[n], fds = fds[0], fds[1:]
-		}
-	}
-	return len(fds) == 0
-}
-
-// resolve works out a command's user, environment, program and directory.
-func (q *request) resolve(l *launch) *startError {
-	env := q.settings.env
-	l.cred = q.settings.cred
-	if l.User != "" {
-		var ok bool
-		if l.cred, ok = lookupUser(l.User); !ok {
-			return &startError{wire.StageUser, unix.ENOENT}
-		}
-		env = environ(l.cred, q.settings.own)
-	}
-	program, serr := lookPath(l.Path, q.settings.dir, env, l.cred)
-	if serr != nil {
-		return serr
-	}
-	named := l.Dir != ""
-	if !named && l.User != "" && q.settings.atHome && isDirectory(l.cred.home) {
-		l.Dir = l.cred.home
-	}
-	l.Path, l.Dir = program, q.abs(l.Dir)
-	if !l.Inherit {
-		return nil
-	}
-	more := slices.Clone(env)
-	if named {
-		more = append(more, "PWD="+path.Clean(l.Dir))
-	}
-	if l.PTY && !slices.ContainsFunc(env, func(kv string) bool { return strings.HasPrefix(kv, "TERM=") }) {
-		more = append(more, "TERM="+defaultTerm)
-	}
-	l.Env = unique(more)
-	return nil
-}
-
-// started makes a command known by the request's number.
-func (q *request) started(command *command) {
-	q.conn.mu.Lock()
-	defer q.conn.mu.Unlock()
-	q.commands[q.id] = command
-}
-
-// exited tells the handle how the request's command has ended.
-func (q *request) exited(e wire.Exit) {
-	q.conn.mu.Lock()
-	delete(q.commands, q.id)
-	q.conn.mu.Unlock()
-	m := wire.New(nil, wire.OpExit, q.id)
-	e.Put(m)
-	_ = q.send(m) // the handle may be gone
-}
-
-func (q *request) signal() error {
-	id, sig, group := uint32(q.r.Uint()), syscall.Signal(q.r.Uint()), q.r.Bool()
-	if err := q.r.Done(); err != nil {
-		return err
-	}
-	q.conn.mu.Lock()
-	command := q.commands[id]
-	q.conn.mu.Unlock()
-	if command == nil {
-		return q.fail(unix.ESRCH, "")
-	}
-	if err := q.procs.signal(command, sig, group); err != nil {
-		return q.fail(errnoOf(err), "")
-	}
-	return q.send(q.ok())
-}
-
-// abs is name as an absolute one; the kernel resolves the rest.
-func (q *request) abs(name string) string {
-	switch {
-	case name == "":
-		return q.settings.dir
-	case name[0] == '/':
-		return name
-	default:
-		return q.settings.dir + "/" + name
-	}
-}
-
-// configure works out what the sandbox's commands start with. A working directory that isn't there is
-// made, for the user.
-func configure(cfg wire.Config) (*settings, *startError) {
-	cred, ok := lookupUser(cfg.User)
-	if !ok {
-		return nil, &startError{wire.StageUser, unix.ENOENT}
-	}
-	s := &settings{cred: cred, dir: cfg.Dir, env: environ(cred, cfg.Env), own: cfg.Env}
-	if s.dir == "" {
-		s.dir, s.atHome = cred.home, true
-		if !isDirectory(s.dir) {
-			s.dir = "/"
-		}
-		return s, nil
-	}
-	var st unix.Stat_t
-	err := unix.Stat(s.dir, &st)
-	if err == unix.ENOENT {
-		if err = os.MkdirAll(s.dir, 0o755); err == nil {
-			err = os.Lchown(s.dir, int(cred.uid), int(cred.gid))
-		}
-	} else if err == nil && st.Mode&unix.S_IFMT != unix.S_IFDIR {
-		err = unix.ENOTDIR
-	}
-	if err != nil {
-		return nil, &startError{wire.StageChdir, errnoOf(err)}
-	}
-	return s, nil
-}
-
-func isDirectory(name string) bool {
-	var st unix.Stat_t
-	return unix.Stat(name, &st) == nil && st.Mode&unix.S_IFMT == unix.S_IFDIR
-}
-
-// environ is env below the variables that every command gets.
-func environ(cred *credential, env []string) []string {
-	all := []string{"PATH=" + defaultPath, "HOME=" + cred.home}
-	if cred.name != "" {
-		all = append(all, "USER="+cred.name)
-	}
-	return unique(append(all, env...))
-}
-
-// unique drops all but the last value of each variable.
-func unique(all []string) (out []string) {
-	for i, kv := range all {
-		key, _, _ := strings.Cut(kv, "=")
-		last := true
-		for _, later := range all[i+1:] {
-			if strings.HasPrefix(later, key+"=") {
-				last = false
-			}
-		}
-		if last {
-			out = append(out, kv)
-		}
-	}
-	return out
 }

@@ -46,7 +46,7 @@ func (c *credential) onThread(f func() error) error {
 		if err == nil {
 			err = f()
 		}
-		if resume() == nil {
+		if restore() == nil {
 			runtime.UnlockOSThread()
 		}
 		done <- err
@@ -63,7 +63,7 @@ func (c *credential) assume() error {
 	return nil
 }
 
-func resume() error {
+func restore() error {
 	_, _ = unix.SetfsuidRetUid(0)
 	_, _ = unix.SetfsgidRetGid(0)
 	if uid, _ := unix.SetfsuidRetUid(-1); uid != 0 {
