@@ -194,3 +194,27 @@ func ExampleSandbox_Listen() {
 	}
 	_ = serve
 }
+
+// A paused sandbox takes no processor time, and is as it was when it is resumed.
+func ExampleSandbox_Pause() {
+	overnight := func(ctx context.Context, sb *engine.Sandbox) error {
+		if err := sb.Pause(ctx); err != nil {
+			return err
+		}
+		// Commands and files are engine.ErrPaused now.
+		return sb.Resume(ctx)
+	}
+	_ = overnight
+}
+
+// Events tell what happens in every process that uses the state directory.
+func ExampleEngine_Events() {
+	watch := func(ctx context.Context, eng *engine.Engine) {
+		for ev := range eng.Events(ctx) {
+			if ev.Kind == lease.EventEnded {
+				fmt.Println(ev.ID, "was", ev.EndReason)
+			}
+		}
+	}
+	_ = watch
+}
