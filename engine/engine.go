@@ -22,7 +22,6 @@ import (
 	"log/slog"
 	"maps"
 	"os"
-	"runtime"
 	"slices"
 	"sync"
 	"time"
@@ -30,7 +29,6 @@ import (
 	"github.com/google/uuid"
 	"github.com/nestbox/nestbox/engine/internal/agent"
 	"github.com/nestbox/nestbox/engine/internal/agent/agentbin"
-	"github.com/nestbox/nestbox/engine/internal/container"
 	"github.com/nestbox/nestbox/lease"
 	"github.com/nestbox/nestbox/rootfs"
 	"github.com/nestbox/nestbox/store"
@@ -67,7 +65,7 @@ type Engine struct {
 // those that live. ctx is for the opening alone.
 func Open(ctx context.Context, opts Options) (_ *Engine, err error) {
 	defer func() { err = opError("open", "", err) }()
-	if err := supported(); err != nil {
+	if err := Probe(ctx).Err(); err != nil {
 		return nil, err
 	}
 	limits, err := opts.Limits.or(defaultLimits)
@@ -119,20 +117,6 @@ func Open(ctx context.Context, opts Options) (_ *Engine, err error) {
 	e.work.Go(func() { e.reap(e.background) })
 	e.work.Go(func() { e.emptyTrash(e.background) })
 	return e, nil
-}
-
-// supported tells why no engine can be had here.
-func supported() error {
-	if err := container.Supported(); err != nil {
-		return err
-	}
-	if len(agentbin.Binary) == 0 {
-		return fmt.Errorf("%w: there is no agent for %s/%s", errors.ErrUnsupported, runtime.GOOS, runtime.GOARCH)
-	}
-	if os.Geteuid() != 0 {
-		return fmt.Errorf("%w: sandboxes need root for now: run the program as root", errors.ErrUnsupported)
-	}
-	return nil
 }
 
 // openStore opens the store in the state directory. One that is damaged is put aside: what lives is found

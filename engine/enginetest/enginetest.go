@@ -87,6 +87,11 @@ func missing(ctx context.Context, f Feature) string {
 
 // noSandboxes tries whether an engine opens.
 func noSandboxes(ctx context.Context) string {
+	for _, f := range engine.Probe(ctx).Features {
+		if f.Support == engine.Unsupported { // also what only the default limits need
+			return fmt.Sprintf("%s: %s: %s", f.Name, f.Reason, f.Remedy)
+		}
+	}
 	dir, err := os.MkdirTemp("", "nestbox-")
 	if err != nil {
 		return err.Error()

@@ -8,6 +8,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -341,4 +342,24 @@ func readCPUs(m cgroups.Manager) (float64, error) {
 		return -1, nil // "max" or -1
 	}
 	return q / p, nil
+}
+
+// Controllers tells which version of cgroups the host has, and which of the controllers that limits need are missing.
+func Controllers() (version string, missing []string, err error) {
+	need := []string{"cpu", "memory", "pids"}
+	if cgroups.IsCgroup2UnifiedMode() {
+		data, err := cgroups.ReadFile("/sys/fs/cgroup", "cgroup.controllers")
+		if err != nil {
+			return "", nil, err
+		}
+		have := strings.Fields(data)
+		missing = slices.DeleteFunc(need, func(name string) bool { return slices.Contains(have, name) })
+		return "version 2", missing, nil
+	}
+	m, err := cgroup("probe") // which isn't made
+	if err != nil {
+		return "", nil, err
+	}
+	missing = slices.DeleteFunc(append(need, "devices", "freezer"), func(name string) bool { return m.Path(name) != "" })
+	return "version 1", missing, nil
 }

@@ -25,6 +25,7 @@ func Freeze(string) error                              { return Supported() }
 func Thaw(string) error                                { return Supported() }
 func Frozen(string) (bool, error)                      { return false, Supported() }
 func ReadLimits(string) (Limits, error)                { return Limits{}, Supported() }
+func Controllers() (string, []string, error)           { return "", nil, Supported() }
 func ReadUsage(string) (Usage, error)                  { return Usage{}, Supported() }
 
 // OOMCounter counts nothing.
