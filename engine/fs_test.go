@@ -26,14 +26,14 @@ import (
 func TestDirFS(t *testing.T) {
 	t.Parallel()
 	eng := open(t, "")
-	sb := create(t, eng, engine.CreateOptions{Dir: "/work"})
+	sb := create(t, eng, engine.CreateOptions{Dir: "/data"})
 	sh(t, sb, manyKinds+"; rm pipe broken; mv \"$(printf '\\377\\376')\" odd")
 	tests := []struct {
 		dir  string
 		want []string
 	}{
 		{"t", []string{"a/f", "a/b/c", "empty", "abs", "new\nline"}},
-		{"/work/t/", []string{"a/f"}},
+		{"/data/t/", []string{"a/f"}},
 		{"/etc", []string{"passwd", "group"}},
 		{"/usr/share/zoneinfo", []string{"UTC", "Europe/Berlin"}},
 		{"/usr/share/alsa", nil},
@@ -93,7 +93,7 @@ func TestDirFSOfShare(t *testing.T) {
 // What takes an fs.FS works on a DirFS.
 func TestDirFSUsed(t *testing.T) {
 	t.Parallel()
-	sb := create(t, open(t, ""), engine.CreateOptions{Dir: "/work"})
+	sb := create(t, open(t, ""), engine.CreateOptions{Dir: "/data"})
 	sh(t, sb, `mkdir -p site/sub; echo '<p>{{.}}</p>' > site/page.tmpl; echo hello > site/sub/f.txt; head -c 300000 /dev/zero > site/big`)
 	fsys := sb.FS().DirFS("site")
 
@@ -150,7 +150,7 @@ func TestDirFSUsed(t *testing.T) {
 
 func TestExists(t *testing.T) {
 	t.Parallel()
-	sb := create(t, open(t, ""), engine.CreateOptions{User: "user", Dir: "/work"})
+	sb := create(t, open(t, ""), engine.CreateOptions{User: "user", Dir: "/data"})
 	sh(t, sb, "echo > f; ln -s f l; ln -s none broken; ln -s loop loop; mkdir closed; echo > closed/f; chmod 0 closed")
 	for _, tt := range []struct {
 		name   string
@@ -170,7 +170,7 @@ func TestExists(t *testing.T) {
 func TestReplaceFile(t *testing.T) {
 	t.Parallel()
 	eng := open(t, "")
-	sb := create(t, eng, engine.CreateOptions{User: "user", Dir: "/work"})
+	sb := create(t, eng, engine.CreateOptions{User: "user", Dir: "/data"})
 	files := sb.FS()
 	sh(t, sb, "echo old > target; ln -s target link; mkdir d fixed; chmod 555 fixed; umask 0; echo > fixedfile; chmod 444 fixedfile")
 	long := strings.Repeat("n", 255)
@@ -178,7 +178,7 @@ func TestReplaceFile(t *testing.T) {
 		name string
 		want error
 	}{
-		{"new", nil}, {"new", nil}, {"link", nil}, {"d/f", nil}, {"/work/abs", nil}, {long, nil}, {"fixedfile", nil},
+		{"new", nil}, {"new", nil}, {"link", nil}, {"d/f", nil}, {"/data/abs", nil}, {long, nil}, {"fixedfile", nil},
 		{"d", fs.ErrExist}, {"fixed/f", fs.ErrPermission}, {"none/f", fs.ErrNotExist}, {"", fs.ErrNotExist}, {"new/x", syscall.ENOTDIR},
 		{"d/", syscall.EISDIR}, {long + "n", syscall.ENAMETOOLONG},
 	} {
@@ -273,7 +273,7 @@ func largeDirectory(t *testing.T, n int) {
 // A file of the kernel's own is read, but never written by the host, whose rights that would have.
 func TestKernelFiles(t *testing.T) {
 	t.Parallel()
-	sb := create(t, open(t, ""), engine.CreateOptions{Dir: "/work"})
+	sb := create(t, open(t, ""), engine.CreateOptions{Dir: "/data"})
 	for _, name := range []string{"/proc/meminfo", "/proc/version", "/proc/mounts", "/sys/kernel/mm/transparent_hugepage/enabled"} {
 		if _, err := sb.FS().Stat(name); errors.Is(err, fs.ErrNotExist) {
 			continue
@@ -303,7 +303,7 @@ func TestKernelFiles(t *testing.T) {
 // What is no file or directory is an error, at once.
 func TestSpecialFiles(t *testing.T) {
 	t.Parallel()
-	sb := create(t, open(t, ""), engine.CreateOptions{Dir: "/work"})
+	sb := create(t, open(t, ""), engine.CreateOptions{Dir: "/data"})
 	sh(t, sb, `mkfifo pipe; ln -s pipe link; perl -MIO::Socket::UNIX -e 'IO::Socket::UNIX->new(Local => "socket", Listen => 1) or die'`)
 	for _, name := range []string{"pipe", "link", "socket", "/dev/null", "/dev/zero", "/dev/tty"} {
 		for _, flag := range []int{os.O_RDONLY, os.O_WRONLY, os.O_RDWR} {
@@ -325,7 +325,7 @@ func TestSpecialFiles(t *testing.T) {
 // Files stay good for who has them when the sandbox has ended, and everything else says why it is not.
 func TestFilesAfterwards(t *testing.T) {
 	t.Parallel()
-	sb := create(t, open(t, ""), engine.CreateOptions{Dir: "/work"})
+	sb := create(t, open(t, ""), engine.CreateOptions{Dir: "/data"})
 	files := sb.FS()
 	sh(t, sb, "echo content > f; mkdir d")
 	f, err := files.Open("f")
@@ -395,8 +395,8 @@ func (s shouting) Write(b []byte) (int, error) { return s.File.Write(bytes.ToUpp
 // TestCopy copies between all kinds of files by io.Copy and io.CopyN. Content and offsets are then as they must be.
 func TestCopy(t *testing.T) {
 	t.Parallel()
-	sb := create(t, open(t, ""), engine.CreateOptions{Dir: "/work"})
-	other := create(t, open(t, ""), engine.CreateOptions{Dir: "/work"})
+	sb := create(t, open(t, ""), engine.CreateOptions{Dir: "/data"})
+	other := create(t, open(t, ""), engine.CreateOptions{Dir: "/data"})
 	dir := t.TempDir()
 	data := bytes.Repeat([]byte("some text, "), 100_000)
 	type rws interface {

@@ -262,7 +262,7 @@ func TestConformance(t *testing.T) {
 			if err := json.NewDecoder(p.out).Decode(&want); err != nil {
 				t.Fatal(err)
 			}
-			sb := create(t, eng, engine.CreateOptions{User: user.name, Dir: "/work"})
+			sb := create(t, eng, engine.CreateOptions{User: user.name, Dir: "/data"})
 			got := conform(guestFiles{sb.FS()})
 			for _, c := range conformance {
 				t.Run(c.name, func(t *testing.T) { compare(t, got[c.name], want[c.name]) })

@@ -83,7 +83,7 @@ func TestOrdinarySoftware(t *testing.T) {
 	for _, tt := range software {
 		t.Run(tt.name, func(t *testing.T) {
 			t.Parallel()
-			sb := create(t, eng, engine.CreateOptions{Dir: "/work", Limits: engine.Limits{Memory: 2 << 30, CPUs: -1}})
+			sb := create(t, eng, engine.CreateOptions{Dir: "/data", Limits: engine.Limits{Memory: 2 << 30, CPUs: -1}})
 			if err := sb.Command("sh", "-c", "command -v "+tt.program).Run(); err != nil {
 				if why := tt.program + " is not installed in /usr: install it"; tt.always && os.Getenv("CI") != "" {
 					t.Fatal(why)

@@ -93,7 +93,7 @@ func TestTarRoundTrip(t *testing.T) {
 	for _, user := range []string{"root", "user"} {
 		t.Run(user, func(t *testing.T) {
 			t.Parallel()
-			sb := create(t, eng, engine.CreateOptions{User: user, Dir: "/work"})
+			sb := create(t, eng, engine.CreateOptions{User: user, Dir: "/data"})
 			sh(t, sb, manyKinds)
 			sh(t, sb, `perl -MIO::Socket::UNIX -e 'IO::Socket::UNIX->new(Local => "t/socket", Listen => 1) or die' && test -S t/socket`)
 			var first, second bytes.Buffer
@@ -157,7 +157,7 @@ func diff(t *testing.T, got, want map[string]string) {
 // Files with several names are one, in the archive and out of it.
 func TestTarHardLinks(t *testing.T) {
 	t.Parallel()
-	sb := create(t, open(t, ""), engine.CreateOptions{Dir: "/work"})
+	sb := create(t, open(t, ""), engine.CreateOptions{Dir: "/data"})
 	sh(t, sb, "mkdir -p t/d; echo 1 > t/f; ln t/f t/d/g; ln t/f t/h; echo out > outside; ln outside t/out")
 	var buf bytes.Buffer
 	if err := sb.FS().WriteTar("t", &buf); err != nil {
@@ -194,19 +194,19 @@ func TestExtractTarInsecure(t *testing.T) {
 		{"dot dot inside", []tar.Header{file("a/../../outside/x")}, insecure, ""},
 		{"dot dot that stays", []tar.Header{file("a/../x")}, insecure, ""},
 		{"dot dot alone", []tar.Header{dir("..")}, insecure, ""},
-		{"absolute", []tar.Header{file("/work/outside/x")}, insecure, ""},
+		{"absolute", []tar.Header{file("/data/outside/x")}, insecure, ""},
 		{"absolute directory", []tar.Header{dir("/")}, insecure, ""},
 		{"through a link out", []tar.Header{link("l", "../outside"), file("l/x")}, insecure, ""},
-		{"through an absolute link", []tar.Header{link("l", "/work/outside"), file("l/x")}, insecure, ""},
+		{"through an absolute link", []tar.Header{link("l", "/data/outside"), file("l/x")}, insecure, ""},
 		{"deeper through a link", []tar.Header{link("l", "../outside"), file("l/d/x")}, insecure, ""},
 		{"directory through a link", []tar.Header{link("l", ".."), dir("l/outside/d")}, insecure, ""},
 		{"link through a link", []tar.Header{link("l", "../outside"), link("l/x", "/etc/passwd")}, insecure, ""},
 		{"pipe through a link", []tar.Header{link("l", "../outside"), {Name: "l/x", Typeflag: tar.TypeFifo}}, insecure, ""},
 		{"chain of links", []tar.Header{link("a", "b"), link("b", "c"), link("c", ".."), file("a/outside/x")}, insecure, ""},
 		{"links step by step", []tar.Header{dir("d"), link("d/l", ".."), link("m", "d/l/.."), file("m/outside/x")}, insecure, ""},
-		{"link of proc", []tar.Header{link("l", "/proc/self/root"), file("l/work/outside/x")}, insecure, ""},
+		{"link of proc", []tar.Header{link("l", "/proc/self/root"), file("l/data/outside/x")}, insecure, ""},
 		{"hard link out", []tar.Header{hard("h", "../outside/f")}, insecure, ""},
-		{"hard link to an absolute name", []tar.Header{hard("h", "/work/outside/f")}, insecure, ""},
+		{"hard link to an absolute name", []tar.Header{hard("h", "/data/outside/f")}, insecure, ""},
 		{"hard link through a link", []tar.Header{link("l", "../outside"), hard("h", "l/f")}, insecure, ""},
 		{"hard link in a link", []tar.Header{link("l", "../outside"), hard("l/h", "own")}, insecure, ""},
 		{"file on a link", []tar.Header{link("l", "../outside/f"), file("l")}, nil, "test ! -L d/l && test new = $(cat d/l)"},
@@ -233,7 +233,7 @@ func TestExtractTarInsecure(t *testing.T) {
 		{"deep", []tar.Header{file(strings.Repeat("n/", 1000) + "x")}, nil, "test -e d/" + strings.Repeat("n/", 1000) + "x"},
 	}
 	for _, user := range []string{"root", "user"} {
-		sb := create(t, eng, engine.CreateOptions{User: user, Dir: "/work"})
+		sb := create(t, eng, engine.CreateOptions{User: user, Dir: "/data"})
 		t.Cleanup(func() { sh(t, sb, "rm -rf d") }) // what is deep takes long to sweep
 		for _, tt := range tests {
 			t.Run(user+"/"+tt.name, func(t *testing.T) {
@@ -259,7 +259,7 @@ func TestExtractTarInsecure(t *testing.T) {
 // TestExtractTarRace extracts while a process exchanges a directory and a link that leads out, all the time.
 func TestExtractTarRace(t *testing.T) {
 	t.Parallel()
-	sb := create(t, open(t, ""), engine.CreateOptions{Dir: "/work"})
+	sb := create(t, open(t, ""), engine.CreateOptions{Dir: "/data"})
 	sh(t, sb, "mkdir -p d/x outside")
 	// Whatever the extraction has put there goes aside, so that neither gets stuck.
 	cmd := sb.Command("perl", "-e", `for ($i = 0; ; $i++) { rename("d/x", "d/t$i"); symlink("../outside", "d/x"); select(undef, undef, undef, 0.0002); unlink("d/x"); mkdir("d/x"); select(undef, undef, undef, 0.0002) }`)
@@ -292,7 +292,7 @@ func TestExtractTarKeep(t *testing.T) {
 	eng := open(t, "")
 	headers := []tar.Header{{Name: "f", Mode: 0o6755, Uid: 1000, Gid: 100, ModTime: time.Unix(1e9, 0)}, {Name: "d/", Typeflag: tar.TypeDir, Mode: 0o2755, Uid: 7, Gid: 7},
 		{Name: "l", Linkname: "f", Typeflag: tar.TypeSymlink, Uid: 8, Gid: 8}, {Name: "p", Typeflag: tar.TypeFifo, Mode: 0o644, Uid: 9, Gid: 9}}
-	root, user := create(t, eng, engine.CreateOptions{Dir: "/work"}), create(t, eng, engine.CreateOptions{User: "user", Dir: "/work"})
+	root, user := create(t, eng, engine.CreateOptions{Dir: "/data"}), create(t, eng, engine.CreateOptions{User: "user", Dir: "/data"})
 	tests := []struct {
 		sb   *engine.Sandbox
 		keep []fsapi.Keep
@@ -328,7 +328,7 @@ func TestExtractTarKeep(t *testing.T) {
 
 func TestExtractTarMalformed(t *testing.T) {
 	t.Parallel()
-	sb := create(t, open(t, ""), engine.CreateOptions{Dir: "/work"})
+	sb := create(t, open(t, ""), engine.CreateOptions{Dir: "/data"})
 	good := archiveOf(t, tar.Header{Name: "f", Linkname: strings.Repeat("x", 2000)}).Bytes()
 	noise := make([]byte, 4096)
 	for i := range noise {
@@ -373,7 +373,7 @@ func (w brokenWriter) Write([]byte) (int, error) { return 0, w.err }
 
 // Archives stream: of a large one no more than a piece is held. It runs alone, as it counts what is allocated.
 func TestTarMemory(t *testing.T) {
-	sb := create(t, openLarge(t), engine.CreateOptions{Dir: "/work"})
+	sb := create(t, openLarge(t), engine.CreateOptions{Dir: "/data"})
 	sh(t, sb, "mkdir -p t; head -c 50000000 /dev/zero > t/big; cd t; seq 5000 | xargs touch; mkdir -p a/b/c; cd a/b/c; seq 1000 | xargs mkdir")
 	r, w, err := os.Pipe()
 	if err != nil {
@@ -424,7 +424,7 @@ func heapPeak(stop chan struct{}) (peak uint64) {
 // A real tree, this package's, goes in by CopyFS and by a tar pipe, and is the same there.
 func TestTarOfHost(t *testing.T) {
 	t.Parallel()
-	sb := create(t, open(t, ""), engine.CreateOptions{Dir: "/work"})
+	sb := create(t, open(t, ""), engine.CreateOptions{Dir: "/data"})
 	if err := sb.FS().CopyFS("copy", os.DirFS(".")); err != nil {
 		t.Fatal(err)
 	}

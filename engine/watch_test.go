@@ -81,7 +81,7 @@ func TestWatch(t *testing.T) {
 	for _, user := range []string{"root", "user"} {
 		t.Run(user, func(t *testing.T) {
 			t.Parallel()
-			sb := create(t, eng, engine.CreateOptions{User: user, Dir: "/work"})
+			sb := create(t, eng, engine.CreateOptions{User: user, Dir: "/data"})
 			sh(t, sb, "mkdir -p d/sub; echo old > d/old; echo other > other")
 			tests := []struct {
 				name, watch string
@@ -97,7 +97,7 @@ func TestWatch(t *testing.T) {
 				{"rename out", "d", false, "mv d/g g", "rename d/g"},
 				{"rename in", "d", false, "mv g d/h", "create d/h"},
 				{"remove", "d", false, "rm d/h", "remove d/h"},
-				{"absolute", "/work/d/", false, "rm d/old", "remove /work/d/old"},
+				{"absolute", "/data/d/", false, "rm d/old", "remove /data/d/old"},
 				{"below, not recursive", "d", false, "echo > d/sub/x; rm d/sub/x", ""},
 				{"below", "d", true, "echo > d/sub/x; rm d/sub/x", "create d/sub/x, write d/sub/x, remove d/sub/x"},
 				{"rename below", "d", true, "echo > d/sub/x; mv d/sub d/moved; echo >> d/moved/x",
@@ -109,7 +109,7 @@ func TestWatch(t *testing.T) {
 				{"link", "link", false, "echo >> other", "write link"},
 				{"awkward names", "d", false, `touch "d/$(printf 'a\nb')"; rm d/a*`, "create d/a\nb, chmod d/a\nb, remove d/a\nb"},
 			}
-			sh(t, sb, "ln -s other l2; ln -s /work/l2 link")
+			sh(t, sb, "ln -s other l2; ln -s /data/l2 link")
 			for _, tt := range tests {
 				t.Run(tt.name, func(t *testing.T) {
 					w := watch(t, sb, tt.watch, tt.recursive)
@@ -144,7 +144,7 @@ func TestWatchCopyUp(t *testing.T) {
 // watched.
 func TestWatchTrees(t *testing.T) {
 	t.Parallel()
-	sb := create(t, openLarge(t), engine.CreateOptions{Dir: "/work"})
+	sb := create(t, openLarge(t), engine.CreateOptions{Dir: "/data"})
 	sh(t, sb, "mkdir -p tree/was/there")
 	w := watch(t, sb, "tree", true)
 	sh(t, sb, `for i in $(seq 100); do
@@ -183,7 +183,7 @@ func TestWatchTrees(t *testing.T) {
 // TestWatchStorm makes more than 100 000 events while nobody looks.
 func TestWatchStorm(t *testing.T) {
 	t.Parallel()
-	sb := create(t, openLarge(t), engine.CreateOptions{Dir: "/work"})
+	sb := create(t, openLarge(t), engine.CreateOptions{Dir: "/data"})
 	sh(t, sb, "mkdir d")
 	flat, deep := watch(t, sb, "d", false), watch(t, sb, "d", true)
 	sh(t, sb, "cd d; seq 60000 | xargs touch; mkdir -p late/dir; touch end") // each a create and a chmod
@@ -202,7 +202,7 @@ func TestWatchStorm(t *testing.T) {
 func TestWatchEnds(t *testing.T) {
 	t.Parallel()
 	eng := open(t, "")
-	sb := create(t, eng, engine.CreateOptions{Dir: "/work"})
+	sb := create(t, eng, engine.CreateOptions{Dir: "/data"})
 	agent := agentPID(t, eng, sb.ID())
 	count := func() int { return len(list(t, fmt.Sprintf("/proc/%d/fd", agent))) }
 	before := count()
