@@ -21,6 +21,10 @@ const maxScore = 1000
 // its program from being executed by a lease, see fcntl(2), and no other command can be started meanwhile.
 const execTimeout = 3 * time.Second
 
+// busyTimeout is how long a program may be open for writing. Who has just written it may have closed it, and yet a
+// process that was forked meanwhile, on the host or here, have it until its own exec.
+const busyTimeout = 64 * time.Millisecond
+
 // procs starts commands and reaps every process that ends in the sandbox.
 type procs struct {
 	null *os.File
@@ -105,15 +109,29 @@ func (p *procs) start(l launch) (pid int, _ *startError) {
 		attr.Sys.Credential = &syscall.Credential{Uid: l.cred.uid, Gid: l.cred.gid, Groups: l.cred.groups}
 	}
 
+	for wait := time.Millisecond; ; wait *= 2 {
+		pid, err := p.fork(l, attr)
+		if err == nil {
+			return pid, nil
+		}
+		if errno := errnoOf(err); errno != unix.ETXTBSY || wait > busyTimeout {
+			return 0, &startError{wire.StageExec, errno}
+		}
+		time.Sleep(wait)
+	}
+}
+
+// fork starts a command, once.
+func (p *procs) fork(l launch, attr *syscall.ProcAttr) (pid int, err error) {
 	p.starts.RLock()
 	defer p.starts.RUnlock()
 	p.countStart(1)
 	stuck := time.AfterFunc(execTimeout, p.killStarting)
-	pid, err := syscall.ForkExec(l.Path, l.Args, attr)
+	pid, err = syscall.ForkExec(l.Path, l.Args, attr)
 	stuck.Stop()
 	p.countStart(-1)
 	if err != nil {
-		return 0, &startError{wire.StageExec, errnoOf(err)}
+		return 0, err
 	}
 	cmd := &command{pid: pid, exited: l.exited}
 	p.mu.Lock()
