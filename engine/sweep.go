@@ -11,6 +11,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/nestbox/nestbox/engine/internal/agent"
 	"github.com/nestbox/nestbox/engine/internal/container"
 	"github.com/nestbox/nestbox/engine/internal/wire"
 	"github.com/nestbox/nestbox/lease"
@@ -171,16 +172,34 @@ func (e *Engine) finishGone(ctx context.Context, id string) (lease.Lease, error)
 		return e.finish(ctx, id, "")
 	}
 	defer dir.Close()
-	for deadline := time.Now().Add(holderTimeout); time.Now().Before(deadline); {
+	var said lease.Lease // by who holds it
+	reason := lease.Crashed
+	within(holderTimeout, func() bool {
 		if free, err := e.state.unheld(dir); free || err != nil {
-			return e.finish(ctx, id, "")
+			reason = ""
+			return true
 		}
-		if l, err := e.table.Lease(ctx, id); err == nil && l.State == lease.Ended {
-			return l, nil
+		l, err := e.table.Lease(ctx, id)
+		if err == nil && l.State == lease.Ended {
+			said = l
 		}
-		time.Sleep(time.Millisecond) // what another process does with a lock can't be awaited with a bound
+		return said.State == lease.Ended
+	})
+	if said.State == lease.Ended {
+		return said, nil
 	}
-	return e.finish(ctx, id, lease.Crashed)
+	return e.finish(ctx, id, reason)
+}
+
+// within asks whether f holds until it does, or the time is over. It is for what other processes do with their
+// locks and their lives, which nothing announces with a bound.
+func within(d time.Duration, f func() bool) bool {
+	for deadline := time.Now().Add(d); !f(); time.Sleep(time.Millisecond) {
+		if time.Now().After(deadline) {
+			return false
+		}
+	}
+	return true
 }
 
 // inferReason tells how a sandbox ended that nobody of this process held.
@@ -199,12 +218,7 @@ var errNoAnswer = errors.New("the sandbox lives, but its agent does not answer: 
 
 // aliveSoon is alive, but waits a moment for an agent that is ending.
 func (f facts) aliveSoon() bool {
-	for deadline := time.Now().Add(holderTimeout); f.alive(); time.Sleep(time.Millisecond) {
-		if time.Now().After(deadline) {
-			return true
-		}
-	}
-	return false
+	return !within(holderTimeout, func() bool { return !f.alive() })
 }
 
 // checkProtocol refuses to talk to an agent of another version.
@@ -320,12 +334,12 @@ func (e *Engine) settle(ctx context.Context, id string) error {
 	if err := errors.Join(err, dir.Close()); !free || err != nil {
 		return err
 	}
-	for deadline := time.Now().Add(holderTimeout); time.Now().Before(deadline); time.Sleep(time.Millisecond) {
-		if status, err := e.status(ctx, id); err != nil || status.Holders == 0 {
-			return err
-		}
-	}
-	return nil
+	within(holderTimeout, func() bool {
+		var status agent.Status
+		status, err = e.status(ctx, id)
+		return err != nil || status.Holders == 0
+	})
+	return err
 }
 
 // sweepIncomplete removes a sandbox whose creator is no more. Of one that was killed a moment ago a child may not
@@ -339,21 +353,21 @@ func (e *Engine) sweepIncomplete(id string, wait bool) error {
 		return err
 	}
 	defer dir.Close()
-	for deadline := time.Now().Add(creatorTimeout); ; time.Sleep(time.Millisecond) {
-		unheld, err := e.state.unheld(dir)
-		if err != nil {
-			return err
-		}
-		if _, err := e.state.readFacts(id); err == nil { // completed since
-			return nil
-		}
-		if unheld {
-			return e.clear(id, facts{})
-		}
-		if !wait || time.Now().After(deadline) {
-			return nil
-		}
+	var patience time.Duration
+	if wait {
+		patience = creatorTimeout
 	}
+	var unheld, complete bool
+	within(patience, func() bool {
+		unheld, err = e.state.unheld(dir)
+		_, ferr := e.state.readFacts(id)
+		complete = ferr == nil
+		return unheld || complete || err != nil
+	})
+	if complete || !unheld || err != nil {
+		return err
+	}
+	return e.clear(id, facts{})
 }
 
 // adopt remembers a living sandbox that the store has lost.

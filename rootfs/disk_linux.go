@@ -71,7 +71,7 @@ func attachDisk() (dev *os.File, err error) {
 		if tries == loopTries {
 			return nil, noLoop(err)
 		}
-		time.Sleep(time.Millisecond)
+		time.Sleep(time.Millisecond) // the kernel doesn't tell when a device becomes free
 	}
 }
 

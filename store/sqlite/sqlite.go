@@ -104,7 +104,7 @@ func reason(path string, err error) error {
 }
 
 // useWAL has the file written by way of a log. That a file says for itself, so only the first to open it needs
-// its lock, but SQLite doesn't wait for this one.
+// its lock, but SQLite doesn't wait for this one, and its lock can only be asked for again.
 func (s *Store) useWAL(ctx context.Context) error {
 	for start := time.Now(); ; time.Sleep(time.Millisecond) {
 		_, err := s.db.ExecContext(ctx, "PRAGMA journal_mode = WAL")

@@ -62,7 +62,8 @@ func (s *server) noneFresh() bool {
 	return s.fresh == 0 && n == 0 && err == nil
 }
 
-// within tells whether f holds before the time is over.
+// within tells whether f holds before the time is over. It asks again and again: of a lock that is given back, or a
+// queue that is taken, nothing tells.
 func within(d time.Duration, f func() bool) bool {
 	for deadline := time.Now().Add(d); !f(); time.Sleep(time.Millisecond) {
 		if time.Now().After(deadline) {

@@ -117,7 +117,7 @@ func (p *procs) start(l launch) (pid int, _ *startError) {
 		if errno := errnoOf(err); errno != unix.ETXTBSY || wait > busyTimeout {
 			return 0, &startError{wire.StageExec, errno}
 		}
-		time.Sleep(wait)
+		time.Sleep(wait) // nothing tells when the last writer is gone
 	}
 }
 
