@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/nestbox/nestbox/engine"
+	"github.com/nestbox/nestbox/fsapi"
 )
 
 // copySize is how much the benchmarks of copies copy. At 1 GiB the host's page cache is full, and what is measured
@@ -56,16 +57,7 @@ func BenchmarkCopyIn(b *testing.B) {
 
 // BenchmarkCopyOut copies a file of a sandbox to the host.
 func BenchmarkCopyOut(b *testing.B) {
-	sb, path := copyBench(b)
-	in, err := sb.FS().Create("from")
-	try(b, err)
-	host, err := os.Open(path)
-	try(b, err)
-	defer host.Close()
-	copyFile(b, in, host)
-	from, err := sb.FS().Open("from")
-	try(b, err)
-	defer from.Close()
+	from, host, path := bothFiles(b)
 	create := func() *os.File {
 		to, err := os.Create(path + "2")
 		try(b, err)
@@ -76,17 +68,24 @@ func BenchmarkCopyOut(b *testing.B) {
 
 // BenchmarkReadAll reads a file of a sandbox from end to end, and writes it nowhere.
 func BenchmarkReadAll(b *testing.B) {
+	from, host, _ := bothFiles(b)
+	cpuBeside(b, func() { readAll(b, from) }, func() { readAll(b, host) })
+}
+
+// bothFiles opens one file in a sandbox and on the host, where it is at path.
+func bothFiles(b *testing.B) (from *fsapi.File, host *os.File, path string) {
+	b.Helper()
 	sb, path := copyBench(b)
 	in, err := sb.FS().Create("from")
 	try(b, err)
-	host, err := os.Open(path)
+	host, err = os.Open(path)
 	try(b, err)
-	defer host.Close()
+	b.Cleanup(func() { _ = host.Close() })
 	copyFile(b, in, host)
-	from, err := sb.FS().Open("from")
+	from, err = sb.FS().Open("from")
 	try(b, err)
-	defer from.Close()
-	cpuBeside(b, func() { readAll(b, from) }, func() { readAll(b, host) })
+	b.Cleanup(func() { _ = from.Close() })
+	return from, host, path
 }
 
 // copyBench makes a sandbox, and a file to copy.
