@@ -59,6 +59,9 @@ func (e *Engine) plan(ctx context.Context, opts CreateOptions) (*creation, error
 	if err := opts.check(e.maxKeepAlive); err != nil {
 		return nil, err
 	}
+	if err := container.CheckLabels(opts.AppArmor, opts.SELinux); err != nil {
+		return nil, err
+	}
 	limits, err := opts.Limits.or(e.limits)
 	if err != nil {
 		return nil, err
@@ -150,6 +153,8 @@ func (c *creation) start(path string) error {
 		UID:         c.facts.UID,
 		CPUs:        max(0, c.limits.CPUs),
 		Processes:   int64(max(0, c.limits.Processes)),
+		AppArmor:    c.opts.AppArmor,
+		SELinux:     c.opts.SELinux,
 	}
 	c.facts.PID, err = container.Start(cfg, ns, listen, c.e.program, func() error {
 		defer stepHook("create mounts")

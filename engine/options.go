@@ -81,6 +81,12 @@ type CreateOptions struct {
 	// them, which must be able to work. Its architectures other than this machine's stay denied. Nil: that of
 	// DefaultSeccomp; SeccompUnconfined: none.
 	Seccomp *specs.LinuxSeccomp
+
+	// AppArmor is the name of a profile that is loaded in the kernel, and SELinux a label, for the agent and all
+	// commands. The agent must be able to work with it, and with SELinux to use the files of the state directory
+	// and the templates, which keep their labels. Where the kernel hasn't the module enabled, Create is
+	// errors.ErrUnsupported. Empty: none, and with SELinux that of the program.
+	AppArmor, SELinux string
 }
 
 // The bounds of metadata.

@@ -21,6 +21,7 @@ func probeHost() []Feature {
 		probeSeccomp(),
 		probeFilesystem("ext4", "ext4", false, "modprobe ext4, or set Limits.Disk to -1: what a sandbox writes is then not limited"),
 		probeLoop(),
+		probeLandlock(),
 	}
 }
 
@@ -100,6 +101,17 @@ func probeLoop() Feature {
 	f := Feature{Name: "loop devices", Support: Supported, Reason: "/dev/loop-control", Remedy: "modprobe loop, and give a container /dev/loop-control and /dev/loop*; or set Limits.Disk to -1: what a sandbox writes is then not limited"}
 	if _, err := os.Stat("/dev/loop-control"); err != nil {
 		f.Support, f.Reason = Unsupported, err.Error()
+	}
+	return f
+}
+
+// probeLandlock looks for what keeps a sandbox with the host's network from the host's abstract unix sockets.
+func probeLandlock() Feature {
+	abi := container.LandlockABI()
+	f := Feature{Name: "landlock scopes", Support: Supported, Reason: fmt.Sprintf("ABI %d", abi),
+		Remedy: "use Linux 6.12 or later with landlock in its lsm= parameter; until then NetworkHost lets in the host's abstract unix sockets"}
+	if abi < container.ScopesABI {
+		f.Support = Unsupported
 	}
 	return f
 }

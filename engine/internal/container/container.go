@@ -29,6 +29,8 @@ type Config struct {
 	UID         uint32 // the host's id for the sandbox's root; IDs follow
 	CPUs        float64
 	Processes   int64
+	AppArmor    string // a profile's name; empty: none
+	SELinux     string // the label of the agent and of what it starts; empty: the host program's
 }
 
 // Limits of a sandbox that lives. A zero field leaves what is, a negative one is no limit.
@@ -48,6 +50,9 @@ type Usage struct {
 	OOMKills         uint64
 	ProcessesRefused uint64 // forks for which the limit on processes left no room
 }
+
+// ScopesABI is the first version of Landlock's ABI that has scopes, that of Linux 6.12. See LandlockABI.
+const ScopesABI = 6
 
 // Idle is the argument that has the agent do nothing.
 const Idle = "idle"

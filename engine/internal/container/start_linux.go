@@ -3,6 +3,7 @@
 package container
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"runtime"
@@ -29,6 +30,9 @@ func Start(cfg Config, userNS, listen, agent *os.File, prepare func() error) (pi
 		err := privateMounts()
 		if err == nil {
 			err = prepare()
+		}
+		if err == nil {
+			err = scope()
 		}
 		if err == nil {
 			pid, err = start(cfg, userNS, listen, agent)
@@ -72,7 +76,11 @@ func privateMounts() error {
 }
 
 func start(cfg Config, userNS, listen, agent *os.File) (pid int, err error) {
-	config, err := cfg.config(descriptorPath(userNS))
+	userNSPath := cfg.StateDir + ".user"
+	if err := showAt(userNS, userNSPath); err != nil {
+		return 0, fmt.Errorf("mount user namespace: %w", err)
+	}
+	config, err := cfg.config(userNSPath)
 	if err != nil {
 		return 0, fmt.Errorf("convert spec: %w", err)
 	}
@@ -117,11 +125,18 @@ func (cfg Config) config(userNS string) (*configs.Config, error) {
 	// Without this libcontainer enters the sandbox's mounts on a thread that may be the main one, to open sources
 	// of mounts, of which there are none. What else it leaves out is to drop groups, which the agent does.
 	config.RootlessEUID = true
+	config.AppArmorProfile, config.ProcessLabel = cfg.AppArmor, cfg.SELinux
 	config.Labels = nil // among them is the host program's working directory
 	return config, nil
 }
 
-// descriptorPath names an open file of this process for others.
-func descriptorPath(f *os.File) string {
-	return fmt.Sprintf("/proc/%d/fd/%d", os.Getpid(), f.Fd())
+// showAt mounts an open file at a path, which it makes, for the processes of this thread: Landlock keeps those from
+// /proc/<pid>/fd of this one.
+func showAt(f *os.File, path string) error {
+	at, err := os.OpenFile(path, os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o600)
+	if err != nil {
+		return err
+	}
+	err = unix.Mount(fmt.Sprintf("/proc/self/fd/%d", f.Fd()), path, "", unix.MS_BIND, "")
+	return errors.Join(os.NewSyscallError("mount", err), at.Close())
 }

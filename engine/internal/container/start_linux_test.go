@@ -87,6 +87,22 @@ func TestSpecIsAccepted(t *testing.T) {
 	}
 }
 
+// Labels are passed through; whether the kernel has what they are for CheckLabels tells.
+func TestLabels(t *testing.T) {
+	cfg := config()
+	cfg.AppArmor, cfg.SELinux = "profile", "label"
+	got, err := container.LibcontainerConfig(cfg, "/proc/self/ns/user")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got.AppArmorProfile != "profile" || got.ProcessLabel != "label" {
+		t.Errorf("AppArmor profile is %q, SELinux label %q", got.AppArmorProfile, got.ProcessLabel)
+	}
+	if err := container.CheckLabels("", ""); err != nil {
+		t.Errorf("without labels: %v", err)
+	}
+}
+
 func TestSupported(t *testing.T) {
 	if err := container.Supported(); err != nil {
 		t.Error(err)

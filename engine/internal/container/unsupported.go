@@ -26,6 +26,8 @@ func Thaw(string) error                                { return Supported() }
 func Frozen(string) (bool, error)                      { return false, Supported() }
 func ReadLimits(string) (Limits, error)                { return Limits{}, Supported() }
 func Controllers() (string, []string, error)           { return "", nil, Supported() }
+func LandlockABI() int                                 { return 0 }
+func CheckLabels(_, _ string) error                    { return Supported() }
 func ReadUsage(string) (Usage, error)                  { return Usage{}, Supported() }
 
 // OOMCounter counts nothing.
