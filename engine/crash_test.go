@@ -19,7 +19,7 @@ import (
 // The steps after which a process may be cut off, in their order.
 var (
 	createSteps = []string{"create directory", "create ids", "create tree", "create socket", "create mounts",
-		"create start", "create hold", "create facts", "create record"}
+		"create start", "create hold", "create facts", "create publish", "create claim", "create record"}
 	clearSteps = []string{"clear processes", "clear cgroup", "clear directory", "clear ids"}
 )
 
@@ -111,7 +111,7 @@ func TestCrash(t *testing.T) {
 			if status, ok := p.ProcessState.Sys().(syscall.WaitStatus); !ok || status.Signal() != syscall.SIGKILL {
 				t.Fatalf("the process ended with %v, want it killed", err)
 			}
-			ids := list(t, filepath.Join(dir, "sandboxes"))
+			ids := idsIn(dir)
 			ids = append(ids, list(t, filepath.Join(dir, "trash"))...)
 			if step != "clear ids" && len(ids) != 1 {
 				t.Errorf("left before Open: %v, want one sandbox", ids)
@@ -143,7 +143,7 @@ func TestCrashAnywhere(t *testing.T) {
 		p.line(t)
 		spin(rand.N(100 * time.Millisecond))
 		p.kill()
-		ids := list(t, filepath.Join(dir, "sandboxes"))
+		ids := idsIn(dir)
 		eng, err := engine.Open(t.Context(), engine.Options{Dir: dir})
 		if err != nil {
 			t.Fatal(err)
@@ -158,11 +158,19 @@ func TestCrashAnywhere(t *testing.T) {
 	}
 }
 
+// idsIn gives the IDs of sandboxesIn, which without a pool are the names of cgroups.
+func idsIn(dir string) (ids []string) {
+	for _, name := range sandboxesIn(dir) {
+		ids = append(ids, filepath.Base(name))
+	}
+	return ids
+}
+
 // checkGone checks that nothing is left of a sandbox, once what goes on in the background is done.
 func checkGone(t *testing.T, dir, id string) {
 	t.Helper()
 	checkTrash(t, dir)
-	if names := list(t, filepath.Join(dir, "sandboxes")); len(names) > 0 {
+	if names := sandboxesIn(dir); len(names) > 0 {
 		t.Errorf("left: directories %v", names)
 	}
 	if groups := cgroupsOf(t, id); len(groups) > 0 {

@@ -345,8 +345,8 @@ func noDisk(args []string) error {
 			return fmt.Errorf("create: %w, want it to be errors.ErrUnsupported and to tell what to do", err)
 		}
 	}
-	if left, err := os.ReadDir(filepath.Join(args[0], "sandboxes")); err != nil || len(left) > 0 {
-		return fmt.Errorf("left: %v, %w", left, err)
+	if left := sandboxesIn(args[0]); len(left) > 0 {
+		return fmt.Errorf("left: %v", left)
 	}
 	sb, err := eng.Create(ctx, engine.CreateOptions{Limits: engine.Limits{Disk: -1}})
 	if err != nil {

@@ -49,6 +49,7 @@ type Engine struct {
 	program      *os.File // the agent's, sealed
 
 	events eventLog
+	pool   *pool
 
 	background context.Context // done when the engine closes
 	stop       context.CancelFunc
@@ -111,11 +112,15 @@ func Open(ctx context.Context, opts Options) (_ *Engine, err error) {
 		e.ownStore = s
 	}
 	e.table = lease.NewTable(s)
+	if e.pool, err = newPool(e, opts.Pool); err != nil {
+		return nil, err
+	}
 	if err := e.sweep(ctx, map[string]facts{}, true); err != nil {
 		return nil, err
 	}
 	e.work.Go(func() { e.reap(e.background) })
 	e.work.Go(func() { e.emptyTrash(e.background) })
+	e.pool.open(e.background)
 	return e, nil
 }
 
@@ -187,6 +192,7 @@ func (e *Engine) Close() error {
 	}
 	closing.Wait()
 	e.stop()
+	errs = append(errs, e.pool.close())
 	e.work.Wait()
 	return opError("close", "", errors.Join(append(errs, e.release())...))
 }
@@ -262,7 +268,7 @@ func (e *Engine) status(ctx context.Context, id string) (agent.Status, error) {
 	}
 	defer c.Close(ErrClosed)
 	var status agent.Status
-	err = patiently(ctx, id, func(ctx context.Context) error {
+	err = patiently(ctx, f.Cgroup, func(ctx context.Context) error {
 		status, err = c.Status(ctx)
 		return err
 	})

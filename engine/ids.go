@@ -65,6 +65,18 @@ func (r idRegistry) take(dir string) (uid uint32, err error) {
 	return uid, err
 }
 
+// move moves a sandbox's directory, with its range.
+func (r idRegistry) move(uid uint32, from, to string) error {
+	return r.locked(func() error {
+		if err := os.Rename(from, to); err != nil {
+			return err
+		}
+		link := r.link(int(uid-firstUID) / container.IDs)
+		tmp := link + ".new" // which sweep ignores
+		return errors.Join(remove(tmp), os.Symlink(to, tmp), os.Rename(tmp, link))
+	})
+}
+
 // release gives back the range of the sandbox whose directory was dir.
 func (r idRegistry) release(dir string, uid uint32) error {
 	return r.locked(func() error {

@@ -94,7 +94,7 @@ func TestCreateBadInput(t *testing.T) {
 			if len(err.Error()) > 400 {
 				t.Errorf("the error has %d bytes", len(err.Error()))
 			}
-			if left := append(list(t, filepath.Join(dir, "sandboxes")), list(t, filepath.Join(dir, "trash"))...); len(left) > 0 {
+			if left := append(sandboxesIn(dir), list(t, filepath.Join(dir, "trash"))...); len(left) > 0 {
 				t.Errorf("left: %v", left)
 			}
 		})
@@ -314,7 +314,7 @@ func TestCancelledCreate(t *testing.T) {
 			if !errors.Is(err, why) && !errors.Is(err, context.Canceled) {
 				t.Errorf("got %v, want the context's error", err)
 			}
-			if left := append(list(t, filepath.Join(dir, "sandboxes")), list(t, filepath.Join(dir, "trash"))...); len(left) > 0 {
+			if left := append(sandboxesIn(dir), list(t, filepath.Join(dir, "trash"))...); len(left) > 0 {
 				t.Errorf("left: %v", left)
 			}
 		})
@@ -428,10 +428,7 @@ func fullDisk(args []string) error {
 	if err := errors.Join(again.Command("true").Run(), again.Close()); err != nil {
 		return err
 	}
-	before, err := os.ReadDir(filepath.Join(dir, "state", "sandboxes"))
-	if err != nil {
-		return err
-	}
+	before := sandboxesIn(filepath.Join(dir, "state"))
 	for range 3 {
 		other, err := eng.Create(ctx, engine.CreateOptions{})
 		if err == nil {
@@ -442,9 +439,8 @@ func fullDisk(args []string) error {
 		}
 		fmt.Println("full:", err)
 	}
-	after, err := os.ReadDir(filepath.Join(dir, "state", "sandboxes"))
-	if err != nil || len(after) != len(before) {
-		return fmt.Errorf("sandboxes: %v, before %v: %w", after, before, err)
+	if after := sandboxesIn(filepath.Join(dir, "state")); len(after) != len(before) {
+		return fmt.Errorf("sandboxes: %v, before %v", after, before)
 	}
 	if err := sb.FS().Remove("fill"); err != nil {
 		return err
@@ -455,8 +451,8 @@ func fullDisk(args []string) error {
 	if err := eng.Close(); err != nil {
 		return err
 	}
-	if after, err = os.ReadDir(filepath.Join(dir, "state", "sandboxes")); err != nil || len(after) > 0 {
-		return fmt.Errorf("left: %v, %w", after, err)
+	if left := sandboxesIn(filepath.Join(dir, "state")); len(left) > 0 {
+		return fmt.Errorf("left: %v", left)
 	}
 	return nil
 }

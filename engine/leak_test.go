@@ -35,7 +35,7 @@ func measure(t *testing.T, dir string, made []string) usage {
 		goroutines:  runtime.NumGoroutine(),
 		threads:     len(list(t, "/proc/self/task")),
 		cgroups:     groups,
-		entries:     len(list(t, filepath.Join(dir, "sandboxes"))) + len(list(t, filepath.Join(dir, "trash"))),
+		entries:     len(sandboxesIn(dir)) + len(list(t, filepath.Join(dir, "trash"))),
 		ids:         ids,
 		loops:       len(loops), // that are in use, by whomever
 	}

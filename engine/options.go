@@ -27,6 +27,8 @@ type Options struct {
 	// Limits are those of sandboxes whose CreateOptions say nothing. Zero fields: 512 MiB of memory, 1 CPU,
 	// 512 processes, 4096 open files, 2 GiB of disk.
 	Limits Limits
+	// Pool says which sandboxes the engine keeps ready. They are claimed by Create.
+	Pool []PoolSpec
 	// Logger is told what has no caller to return to. Nil: silent.
 	Logger *slog.Logger
 }

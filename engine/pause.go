@@ -34,7 +34,7 @@ func (s *Sandbox) Resume(ctx context.Context) error {
 }
 
 func (s *Sandbox) pause(ctx context.Context) (err error) {
-	frozen, err := container.Frozen(s.id)
+	frozen, err := container.Frozen(s.cgroup)
 	if frozen || err != nil {
 		return err
 	}
@@ -52,7 +52,7 @@ func (s *Sandbox) pause(ctx context.Context) (err error) {
 	if err := s.client.Pause(ctx); err != nil {
 		return err
 	}
-	if err := container.Freeze(s.id); err != nil {
+	if err := container.Freeze(s.cgroup); err != nil {
 		return err
 	}
 	s.e.emit(lease.Event{Kind: lease.EventPaused, ID: s.id})
@@ -90,7 +90,7 @@ func (s *Sandbox) resume(ctx context.Context) error {
 
 // thaw has the sandbox go on, whether it was frozen or was to be.
 func (s *Sandbox) thaw(ctx context.Context) (lease.Lease, error) {
-	if err := container.Thaw(s.id); err != nil {
+	if err := container.Thaw(s.cgroup); err != nil {
 		return lease.Lease{}, err
 	}
 	if err := s.hold.wait(ctx); err != nil {
@@ -109,7 +109,7 @@ func (s *Sandbox) thaw(ctx context.Context) (lease.Lease, error) {
 // settle ends a pause that was cut off when it began or ended.
 func (s *Sandbox) settle(ctx context.Context) error {
 	return s.locked(ctx, func() error {
-		frozen, err := container.Frozen(s.id)
+		frozen, err := container.Frozen(s.cgroup)
 		if frozen || err != nil {
 			return err
 		}
@@ -162,7 +162,7 @@ func (h *holding) wait(ctx context.Context) error {
 
 // patiently calls f, which waits for the agent of a sandbox, again and again until it has an answer. It is ErrPaused
 // when the sandbox turns out to be frozen, and an error when the agent does not answer for long.
-func patiently(ctx context.Context, id string, f func(context.Context) error) error {
+func patiently(ctx context.Context, cgroup string, f func(context.Context) error) error {
 	ctx, cancel := context.WithTimeoutCause(ctx, answerTimeout, errNoAnswer)
 	defer cancel()
 	for {
@@ -172,7 +172,7 @@ func patiently(ctx context.Context, id string, f func(context.Context) error) er
 		if !errors.Is(err, errImpatient) {
 			return err
 		}
-		if frozen, ferr := container.Frozen(id); frozen || ferr != nil {
+		if frozen, ferr := container.Frozen(cgroup); frozen || ferr != nil {
 			return errors.Join(ErrPaused, ferr)
 		}
 	}

@@ -52,7 +52,7 @@ func (s *Sandbox) posture(ctx context.Context) (Posture, error) {
 	if err != nil {
 		return Posture{}, err
 	}
-	l, err := container.ReadLimits(s.id)
+	l, err := container.ReadLimits(f.Cgroup)
 	if err != nil {
 		return Posture{}, err
 	}

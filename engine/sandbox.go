@@ -21,6 +21,7 @@ import (
 type Sandbox struct {
 	e      *Engine
 	id     string
+	cgroup string
 	client *agent.Client
 	hold   *holding
 	fs     *fsapi.FS
@@ -36,16 +37,17 @@ type Sandbox struct {
 }
 
 // handle makes a handle of a connection that holds the sandbox. It takes dir and client.
-func (e *Engine) handle(id string, dir *os.File, client *agent.Client, hold *holding) *Sandbox {
+func (e *Engine) handle(id, cgroup string, dir *os.File, client *agent.Client, hold *holding) *Sandbox {
 	s := &Sandbox{
 		e:      e,
 		id:     id,
+		cgroup: cgroup,
 		client: client,
 		hold:   hold,
 		fs:     fsapi.New(client),
 		dir:    dir,
 		done:   make(chan struct{}),
-		oom:    sync.OnceValues(func() (container.OOMCounter, error) { return container.CountOOM(id) }),
+		oom:    sync.OnceValues(func() (container.OOMCounter, error) { return container.CountOOM(cgroup) }),
 	}
 	e.mu.Lock()
 	e.handles[s] = struct{}{}

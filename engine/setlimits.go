@@ -40,7 +40,7 @@ func (s *Sandbox) setLimits(ctx context.Context, l Limits) error {
 		if l == (Limits{}) {
 			return nil
 		}
-		err = container.SetLimits(s.id, container.Limits{Memory: l.Memory, CPUs: l.CPUs, Processes: int64(l.Processes)})
+		err = container.SetLimits(s.cgroup, container.Limits{Memory: l.Memory, CPUs: l.CPUs, Processes: int64(l.Processes)})
 		if err != nil {
 			return err
 		}

@@ -10,6 +10,8 @@ import (
 	"os"
 	"path/filepath"
 	"time"
+
+	"github.com/nestbox/nestbox/lease"
 )
 
 // A state directory holds
@@ -18,11 +20,13 @@ import (
 //	store.db            the store, unless the program has its own
 //	templates/          the catalog
 //	base/               the skeleton of the built-in template
-//	sandboxes/<id>/     a sandbox that lives, or is being created, or has left this
+//	pool/<id>/          a sandbox that is nobody's yet: it is being made, waits to be claimed, or has left this
+//	sandboxes/<id>/     a sandbox that lives, or has left this
 //	trash/              trees that are being removed
 //	events/             what happened, a line of JSON each; log.old has what was before log
 //
-// Each handle, and who creates, has a shared lock on the sandbox's directory, see flock(2); the kernel
+// A sandbox is made in pool and moved to sandboxes when it is claimed, with an ID of its own if it waited there. Each
+// handle, and who makes one, has a shared lock on the sandbox's directory, see flock(2); the kernel
 // gives it back however the process dies. Who holds the exclusive lock knows that there is no handle. Between
 // making a sandbox's directory and locking it, a creator has a shared lock on the state directory.
 type stateDir struct {
@@ -42,6 +46,9 @@ func (s stateDir) path(name string) string { return filepath.Join(s.dir, name) }
 
 // sandbox is the directory of the sandbox id, which is a valid one.
 func (s stateDir) sandbox(id string) string { return filepath.Join(s.dir, "sandboxes", id) }
+
+// unclaimed is the directory of a sandbox that is nobody's yet.
+func (s stateDir) unclaimed(name string) string { return filepath.Join(s.dir, "pool", name) }
 
 // openStateDir makes or checks a state directory.
 func openStateDir(dir string) (stateDir, error) {
@@ -64,7 +71,7 @@ func openStateDir(dir string) (stateDir, error) {
 	if err := s.check(); err != nil {
 		return stateDir{}, err
 	}
-	for _, name := range []string{"templates", "base", "sandboxes", "trash", "events"} {
+	for _, name := range []string{"templates", "base", "pool", "sandboxes", "trash", "events"} {
 		if err := os.Mkdir(s.path(name), 0o700); err != nil && !errors.Is(err, fs.ErrExist) {
 			return stateDir{}, fmt.Errorf("%w: %w", ErrStateDir, err)
 		}
@@ -141,8 +148,8 @@ func (s stateDir) lock() (unlock func(), err error) {
 	return func() { _ = d.Close() }, nil
 }
 
-// makeSandbox makes the directory of a new sandbox and gives it with a shared lock.
-func (s stateDir) makeSandbox(id string) (dir *os.File, err error) {
+// makeDir makes the directory of a new sandbox and gives it with a shared lock.
+func (s stateDir) makeDir(path string) (dir *os.File, err error) {
 	d, err := os.Open(s.dir)
 	if err != nil {
 		return nil, err
@@ -151,7 +158,6 @@ func (s stateDir) makeSandbox(id string) (dir *os.File, err error) {
 	if err := flock(d, false); err != nil {
 		return nil, err
 	}
-	path := s.sandbox(id)
 	if err := os.Mkdir(path, 0o700); err != nil {
 		return nil, err
 	}
@@ -182,8 +188,9 @@ func (s stateDir) unheld(dir *os.File) (bool, error) {
 	return tryFlock(dir, true)
 }
 
-// facts is what a sandbox's directory says of it. It is there from the moment that the sandbox is complete.
+// facts is what a sandbox's directory says of it. It is there before the directory is in sandboxes.
 type facts struct {
+	Cgroup    string            `json:"cgroup"`   // its name
 	UID       uint32            `json:"uid"`      // the host's id of its root
 	PID       int               `json:"pid"`      // the host's number of its agent
 	Start     uint64            `json:"start"`    // when the agent started, see proc_pid_stat(5)
@@ -214,19 +221,36 @@ func (s stateDir) readFacts(id string) (f facts, err error) {
 // writeFacts writes a sandbox's facts, all or nothing. It isn't synced: no sandbox outlives a crash of the
 // host.
 func (s stateDir) writeFacts(id string, f facts) (err error) {
-	data, err := json.Marshal(f)
-	if err != nil {
-		return err
-	}
 	path := filepath.Join(s.sandbox(id), factsFile)
 	tmp := path + "." + rand.Text()
-	if err := os.WriteFile(tmp, data, 0o600); err != nil {
+	if err := f.write(tmp); err != nil {
 		return errors.Join(err, remove(tmp))
 	}
 	if err := os.Rename(tmp, path); err != nil {
 		return errors.Join(err, remove(tmp))
 	}
 	return nil
+}
+
+// write writes facts to a new file.
+func (f facts) write(path string) error {
+	data, err := json.Marshal(f)
+	if err != nil {
+		return err
+	}
+	return os.WriteFile(path, data, 0o600)
+}
+
+// lease is what facts know of a lease.
+func (f facts) lease(id string) lease.Lease {
+	return lease.Lease{
+		ID:        id,
+		Template:  f.Template,
+		Metadata:  f.Metadata,
+		State:     lease.Running,
+		CreatedAt: f.CreatedAt,
+		Grace:     f.Grace,
+	}
 }
 
 // lockFacts takes the lock that is held to change a sandbox's facts, or to pause or resume it. fs.ErrNotExist
@@ -275,9 +299,9 @@ func remove(path string) error {
 	return nil
 }
 
-// sandboxes lists the IDs of the sandboxes that have a directory.
-func (s stateDir) sandboxes() ([]string, error) {
-	entries, err := os.ReadDir(s.path("sandboxes"))
+// list lists the IDs of the sandboxes that have a directory in the one given.
+func (s stateDir) list(in string) ([]string, error) {
+	entries, err := os.ReadDir(s.path(in))
 	if err != nil {
 		return nil, err
 	}

@@ -47,7 +47,7 @@ func (e *Engine) stats(ctx context.Context, id string) (Stats, error) {
 	if err != nil {
 		return Stats{}, err
 	}
-	u, err := container.ReadUsage(id)
+	u, err := container.ReadUsage(f.Cgroup)
 	if err != nil {
 		return Stats{}, err
 	}

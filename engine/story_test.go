@@ -241,7 +241,7 @@ func TestHostKilled(t *testing.T) {
 		})
 		t.Logf("its processes were gone after %v", time.Since(killed))
 		eng := open(t, dir)
-		if names := list(t, filepath.Join(dir, "sandboxes")); len(names) > 0 {
+		if names := sandboxesIn(dir); len(names) > 0 {
 			t.Errorf("left after Open: %v", names)
 		}
 		if groups := cgroupsOf(t, id); len(groups) > 0 {

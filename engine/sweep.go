@@ -1,6 +1,7 @@
 package engine
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -38,22 +39,24 @@ const (
 	inline = 200 * time.Millisecond
 )
 
-// clear removes what a sandbox has on this host, in an order that leaves something for the next sweep to find
-// wherever it is cut off: processes, cgroup, tree, ids. It may be called by several at once. f is what is
+// clear removes what a sandbox, whose directory is dir, has on this host, in an order that leaves something for the next
+// sweep to find wherever it is cut off: processes, cgroup, tree, ids. It may be called by several at once. f is what is
 // known of the sandbox.
-func (e *Engine) clear(id string, f facts) error {
-	if err := container.Kill(id); err != nil {
+func (e *Engine) clear(dir string, f facts) error {
+	name := filepath.Base(dir)
+	cgroup := cmp.Or(f.Cgroup, name) // of one that isn't claimed
+	if err := container.Kill(cgroup); err != nil {
 		return err
 	}
 	if f.PID > 0 {
 		reapChild(f)
 	}
 	stepHook("clear processes")
-	if err := container.RemoveCgroup(id); err != nil {
+	if err := container.RemoveCgroup(cgroup); err != nil {
 		return err
 	}
 	stepHook("clear cgroup")
-	dir, aside := e.state.sandbox(id), e.state.path("trash/"+id)
+	aside := e.state.path("trash/" + name)
 	err := os.Rename(dir, aside)
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return err
@@ -115,11 +118,11 @@ func (e *Engine) finish(ctx context.Context, id string, reason lease.EndReason) 
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		e.log.Error("read facts", "sandbox", id, "error", err)
 	}
-	kills, err := container.OOMKills(id)
+	kills, err := container.OOMKills(cmp.Or(f.Cgroup, id))
 	if err != nil {
 		e.log.Warn("read OOM kills", "sandbox", id, "error", err)
 	}
-	if err := e.clear(id, f); err != nil {
+	if err := e.clear(e.state.sandbox(id), f); err != nil {
 		return lease.Lease{}, err
 	}
 	l, err := e.table.Lease(ctx, id)
@@ -266,7 +269,7 @@ func (e *Engine) reap(ctx context.Context) {
 // know, and looks for what a crash has left anywhere else. running has the facts of those that lived before,
 // which don't change as far as it matters here.
 func (e *Engine) sweep(ctx context.Context, running map[string]facts, opening bool) error {
-	found, err := e.state.sandboxes()
+	found, err := e.state.list("sandboxes")
 	if err != nil {
 		return err
 	}
@@ -277,6 +280,9 @@ func (e *Engine) sweep(ctx context.Context, running map[string]facts, opening bo
 		if err := e.sweepOne(ctx, id, running, opening); err != nil {
 			e.log.Error("sweep", "sandbox", id, "error", err)
 		}
+	}
+	if err := e.sweepUnclaimed(ctx, opening); err != nil {
+		return err
 	}
 	if !opening {
 		maps.DeleteFunc(running, func(id string, _ facts) bool {
@@ -300,8 +306,8 @@ func (e *Engine) sweepOne(ctx context.Context, id string, running map[string]fac
 	if !known {
 		var err error
 		f, err = e.state.readFacts(id)
-		if errors.Is(err, fs.ErrNotExist) {
-			return e.sweepIncomplete(id, opening)
+		if errors.Is(err, fs.ErrNotExist) { // it has been removed
+			return nil
 		}
 		if err != nil {
 			return err
@@ -342,10 +348,30 @@ func (e *Engine) settle(ctx context.Context, id string) error {
 	return err
 }
 
-// sweepIncomplete removes a sandbox whose creator is no more. Of one that was killed a moment ago a child may not
-// have come to its exec, and still have the lock: that is waited for if it matters.
-func (e *Engine) sweepIncomplete(id string, wait bool) error {
-	dir, err := os.Open(e.state.sandbox(id))
+// sweepUnclaimed removes what other processes, which are no more, have left of sandboxes that were nobody's.
+func (e *Engine) sweepUnclaimed(ctx context.Context, opening bool) error {
+	found, err := e.state.list("pool")
+	if err != nil {
+		return err
+	}
+	for _, name := range found {
+		if err := context.Cause(ctx); err != nil {
+			return err
+		}
+		if e.pool.owns(name) {
+			continue
+		}
+		if err := e.sweepOneUnclaimed(e.state.unclaimed(name), opening); err != nil {
+			e.log.Error("sweep", "unclaimed", name, "error", err)
+		}
+	}
+	return nil
+}
+
+// sweepOneUnclaimed removes a sandbox if its maker is no more. Of one that was killed a moment ago a child may not have
+// come to its exec, and still have the lock: that is waited for if it matters.
+func (e *Engine) sweepOneUnclaimed(path string, wait bool) error {
+	dir, err := os.Open(path)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil
 	}
@@ -357,17 +383,18 @@ func (e *Engine) sweepIncomplete(id string, wait bool) error {
 	if wait {
 		patience = creatorTimeout
 	}
-	var unheld, complete bool
+	var unheld bool
 	within(patience, func() bool {
 		unheld, err = e.state.unheld(dir)
-		_, ferr := e.state.readFacts(id)
-		complete = ferr == nil
-		return unheld || complete || err != nil
+		return unheld || err != nil
 	})
-	if complete || !unheld || err != nil {
+	if !unheld || err != nil {
 		return err
 	}
-	return e.clear(id, facts{})
+	if _, err := os.Lstat(path); errors.Is(err, fs.ErrNotExist) { // it was claimed meanwhile
+		return nil
+	}
+	return e.clear(path, facts{})
 }
 
 // adopt remembers a living sandbox that the store has lost.
@@ -388,7 +415,7 @@ func (e *Engine) add(ctx context.Context, id string, f facts) error {
 	case errors.Is(err, ErrPaused):
 		l.State, l.ExpiresAt = lease.Paused, f.ExpiresAt
 	case gone(err) && !f.aliveSoon():
-		return e.clear(id, f)
+		return e.clear(e.state.sandbox(id), f)
 	default:
 		return err
 	}

@@ -367,6 +367,13 @@ func (c *Client) Hold(ctx context.Context, cfg *wire.Config) (info wire.Info, er
 	return info, err
 }
 
+// Configure configures a sandbox that was held before, in the place of what the first Hold said; its seccomp program
+// stays.
+func (c *Client) Configure(ctx context.Context, cfg wire.Config) (info wire.Info, err error) {
+	err = c.simple(ctx, wire.OpConfigure, cfg.Put, func(r *wire.Reader) { info = wire.ReadInfo(r) })
+	return info, err
+}
+
 // Status is the state of a lease.
 type Status struct {
 	Holders   int

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"path/filepath"
 	"runtime"
 
 	_ "github.com/opencontainers/cgroups/devices" // without it no device rule can be set
@@ -76,8 +77,7 @@ func privateMounts() error {
 }
 
 func start(cfg Config, userNS, listen, agent *os.File) (pid int, err error) {
-	userNSPath := cfg.StateDir + ".user"
-	if err := showAt(userNS, userNSPath); err != nil {
+	if err := showUserNS(userNS); err != nil {
 		return 0, fmt.Errorf("mount user namespace: %w", err)
 	}
 	config, err := cfg.config(userNSPath)
@@ -130,13 +130,20 @@ func (cfg Config) config(userNS string) (*configs.Config, error) {
 	return config, nil
 }
 
-// showAt mounts an open file at a path, which it makes, for the processes of this thread: Landlock keeps those from
+// userNSPath is where each thread that starts a sandbox finds its user namespace. libcontainer takes no path with a comma,
+// which those of the state directory may have.
+const userNSPath = "/run/nestbox/user"
+
+// showUserNS mounts a user namespace at userNSPath, for the processes of this thread: Landlock keeps those from
 // /proc/<pid>/fd of this one.
-func showAt(f *os.File, path string) error {
-	at, err := os.OpenFile(path, os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o600)
+func showUserNS(ns *os.File) error {
+	if err := os.MkdirAll(filepath.Dir(userNSPath), 0o700); err != nil {
+		return err
+	}
+	at, err := os.OpenFile(userNSPath, os.O_CREATE|os.O_WRONLY, 0o600)
 	if err != nil {
 		return err
 	}
-	err = unix.Mount(fmt.Sprintf("/proc/self/fd/%d", f.Fd()), path, "", unix.MS_BIND, "")
+	err = unix.Mount(fmt.Sprintf("/proc/self/fd/%d", ns.Fd()), userNSPath, "", unix.MS_BIND, "")
 	return errors.Join(os.NewSyscallError("mount", err), at.Close())
 }

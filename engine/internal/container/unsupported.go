@@ -28,6 +28,7 @@ func ReadLimits(string) (Limits, error)                { return Limits{}, Suppor
 func Controllers() (string, []string, error)           { return "", nil, Supported() }
 func LandlockABI() int                                 { return 0 }
 func CheckLabels(_, _ string) error                    { return Supported() }
+func SetHostname(int, string) error                    { return Supported() }
 func ReadUsage(string) (Usage, error)                  { return Usage{}, Supported() }
 
 // OOMCounter counts nothing.

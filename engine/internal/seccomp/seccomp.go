@@ -44,6 +44,9 @@ type Program struct {
 	Flags uint32 // SECCOMP_FILTER_FLAG_… that the profile asks for
 }
 
+// Equal tells whether two programs are the same.
+func (p Program) Equal(o Program) bool { return p.Flags == o.Flags && slices.Equal(p.Code, o.Code) }
+
 // Bytes is Code as the kernel's struct sock_filter has it, on the architectures that there are.
 func (p Program) Bytes() []byte {
 	b := make([]byte, 0, 8*len(p.Code))

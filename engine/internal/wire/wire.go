@@ -16,7 +16,7 @@ import (
 
 // Protocol is the version of the messages. A sandbox outlives the program that made it, and may meet a handle of
 // another version of this package: change it with every change of a message, or of the order of operations.
-const Protocol = 1
+const Protocol = 2
 
 const (
 	// MaxMessage is the size of the largest message, in bytes.
@@ -84,6 +84,8 @@ const (
 	OpWatchRemove // request number of the OpWatch, watch descriptor
 
 	OpOpenFiles // how many open files processes may have that start from now on
+
+	OpConfigure // Config, of which the seccomp program doesn't count; in the place of what OpHold brought → Info
 )
 
 // ErrMessage means that the other end sent what is no message of this protocol.

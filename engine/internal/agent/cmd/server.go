@@ -191,6 +191,8 @@ func (c *conn) dispatch(b []byte, fds []int) error {
 		return q.follow()
 	case wire.OpDetach:
 		return q.detach()
+	case wire.OpConfigure:
+		return q.configure()
 	case wire.OpOpenFiles:
 		return q.limitOpenFiles()
 	case wire.OpProcesses:
@@ -212,23 +214,44 @@ func (q *request) hold() error {
 		if err := filter(cfg.Seccomp, cfg.SeccompFlags); err != nil { // before anything of the guest's is looked at
 			return q.fail(errnoOf(err), wire.StageSeccomp)
 		}
-		settings, serr := configure(cfg)
-		if serr != nil {
-			return q.fail(serr.errno, serr.stage)
-		}
-		if err := limitOpenFiles(cfg.OpenFiles); err != nil {
-			return q.fail(errnoOf(err), "")
-		}
-		q.config = settings
-		q.life.change(func(now time.Duration, rule *lease.Lifetime) {
-			rule.Hold(now) // first: until now the grace time was that of a fresh sandbox
-			rule.Grace = cfg.Grace
-			rule.KeepAlive(now, cfg.KeepAlive)
-		})
-	} else {
-		q.life.change(func(now time.Duration, rule *lease.Lifetime) { rule.Hold(now) })
+		// first: until now the grace time was that of a fresh sandbox
+		return q.apply(cfg, func(now time.Duration, rule *lease.Lifetime) { rule.Hold(now) })
 	}
+	q.life.change(func(now time.Duration, rule *lease.Lifetime) { rule.Hold(now) })
 	q.settings = q.config
+	return q.sendInfo()
+}
+
+// configure configures the sandbox again, for who claims it. What was started before stays as it is.
+func (q *request) configure() error {
+	cfg := wire.ReadConfig(q.r)
+	if err := q.r.Done(); err != nil {
+		return err
+	}
+	q.server.mu.Lock()
+	defer q.server.mu.Unlock()
+	return q.apply(cfg, func(time.Duration, *lease.Lifetime) {})
+}
+
+// apply makes cfg the sandbox's, and the handle's. The caller has server.mu.
+func (q *request) apply(cfg wire.Config, first func(time.Duration, *lease.Lifetime)) error {
+	settings, serr := configure(cfg)
+	if serr != nil {
+		return q.fail(serr.errno, serr.stage)
+	}
+	if err := limitOpenFiles(cfg.OpenFiles); err != nil {
+		return q.fail(errnoOf(err), "")
+	}
+	q.config, q.settings = settings, settings
+	q.life.change(func(now time.Duration, rule *lease.Lifetime) {
+		first(now, rule)
+		rule.Grace = cfg.Grace
+		rule.KeepAlive(now, cfg.KeepAlive)
+	})
+	return q.sendInfo()
+}
+
+func (q *request) sendInfo() error {
 	m := q.ok()
 	wire.Info{Dir: q.config.dir, Env: q.config.env, Epoch: q.server.epoch}.Put(m)
 	return q.send(m)

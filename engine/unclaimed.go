@@ -1,0 +1,252 @@
+package engine
+
+import (
+	"context"
+	"errors"
+	"os"
+	"path/filepath"
+	"time"
+
+	"github.com/nestbox/nestbox/engine/internal/agent"
+	"github.com/nestbox/nestbox/engine/internal/container"
+	"github.com/nestbox/nestbox/engine/internal/tap"
+	"github.com/nestbox/nestbox/engine/internal/wire"
+	"github.com/nestbox/nestbox/lease"
+	"github.com/nestbox/nestbox/rootfs"
+	"github.com/nestbox/nestbox/store"
+)
+
+// unclaimed is a sandbox that is nobody's yet: it is being made, or waits in the pool. What there is of it is found
+// by its directory, the lock on which is free when this process is no more. Its agent ends with this process too.
+type unclaimed struct {
+	e      *Engine
+	path   string   // its directory
+	dir    *os.File // with the lock; the handle's in the end
+	facts  facts
+	tmpl   rootfs.Template
+	order  order         // that it was made for
+	client *agent.Client // nil: not yet
+
+	pooled  bool          // it was in the pool
+	claimed chan struct{} // closed when it isn't in the pool any more
+}
+
+// make makes a sandbox. An error leaves nothing behind.
+func (e *Engine) make(ctx context.Context, o order) (_ *unclaimed, err error) {
+	u := &unclaimed{e: e, order: o, claimed: make(chan struct{})}
+	if u.tmpl, err = e.catalog.Lookup(o.opts.Template); err != nil {
+		return nil, err
+	}
+	if err := u.run(ctx); err != nil {
+		return nil, errors.Join(err, u.discard())
+	}
+	return u, nil
+}
+
+// run takes the steps.
+func (u *unclaimed) run(ctx context.Context) (err error) {
+	if u.facts.Cgroup, err = newID(); err != nil {
+		return err
+	}
+	u.path = u.e.state.unclaimed(u.facts.Cgroup)
+	u.e.pool.keep(u.facts.Cgroup, true)
+	if u.dir, err = u.e.state.makeDir(u.path); err != nil {
+		return err
+	}
+	stepHook("create directory")
+	if u.facts.UID, err = ids.take(u.path); err != nil {
+		return err
+	}
+	stepHook("create ids")
+	if err := rootfs.MakeTree(u.path, u.facts.UID, max(0, u.order.limits.Disk)); err != nil {
+		return err
+	}
+	stepHook("create tree")
+	if err := context.Cause(ctx); err != nil {
+		return err
+	}
+	if err := u.start(); err != nil {
+		return err
+	}
+	stepHook("create start")
+	if err := context.Cause(ctx); err != nil {
+		return err
+	}
+	if u.client, err = agent.Dial(u.dir); err != nil {
+		return err
+	}
+	return u.hold(ctx)
+}
+
+// start makes namespaces, mounts and cgroup, and starts the agent in them.
+func (u *unclaimed) start() error {
+	point, err := rootfs.MountPoint(u.path)
+	if err != nil {
+		return err
+	}
+	ns, err := container.UserNamespace(u.e.program, u.facts.UID)
+	if err != nil {
+		return err
+	}
+	defer ns.Close()
+	listen, err := wire.Listen(u.dir, agent.Socket)
+	if err != nil {
+		return err
+	}
+	defer listen.Close()
+	stepHook("create socket")
+	opts, limits := u.order.opts, u.order.limits
+	cfg := container.Config{
+		ID:          u.facts.Cgroup,
+		StateDir:    u.path + "/container",
+		Root:        point,
+		Hostname:    opts.Hostname,
+		HostNetwork: opts.Network == NetworkHost,
+		UID:         u.facts.UID,
+		CPUs:        max(0, limits.CPUs),
+		Processes:   int64(max(0, limits.Processes)),
+		AppArmor:    opts.AppArmor,
+		SELinux:     opts.SELinux,
+	}
+	mounts := opts.Mounts
+	if opts.Network == NetworkHost && u.tmpl.Name == rootfs.Base {
+		mounts = append(rootfs.ResolverMounts(), mounts...)
+	}
+	u.facts.PID, err = container.Start(cfg, ns, listen, u.e.program, func() error {
+		defer stepHook("create mounts")
+		return rootfs.MountTree(u.path, point, u.tmpl, mounts, ns, u.facts.UID)
+	})
+	if err != nil {
+		return err
+	}
+	u.facts.Start, _, err = startTime(u.facts.PID)
+	return err
+}
+
+// hold configures the agent, which makes the connection a handle, and sets the limit that would have been in the way
+// until now.
+func (u *unclaimed) hold(ctx context.Context) error {
+	cfg := u.order.config(u.tmpl)
+	cfg.Seccomp, cfg.SeccompFlags = string(u.order.filter.Bytes()), u.order.filter.Flags
+	if _, err := u.client.Hold(ctx, &cfg); err != nil {
+		return u.order.configError(err)
+	}
+	stepHook("create hold")
+	if u.order.limits.Memory > 0 {
+		return container.SetLimits(u.facts.Cgroup, container.Limits{Memory: u.order.limits.Memory})
+	}
+	return nil
+}
+
+// claim makes the sandbox that of who asked for o, and has it remembered. With an error it is to be discarded.
+func (u *unclaimed) claim(ctx context.Context, o order) (*Sandbox, error) {
+	id := u.facts.Cgroup
+	if u.pooled { // IDs sort by time
+		var err error
+		if id, err = newID(); err != nil {
+			return nil, err
+		}
+	}
+	now := time.Now()
+	f := &u.facts
+	f.Protocol = wire.Protocol
+	f.Template, f.Metadata = o.opts.Template, o.opts.Metadata
+	f.CreatedAt, f.Grace, f.Limits = now, o.opts.Grace, o.limits
+	if err := u.publish(id); err != nil {
+		return nil, err
+	}
+	if err := u.change(o); err != nil {
+		return nil, err
+	}
+	cfg := o.config(u.tmpl)
+	cfg.Grace, cfg.KeepAlive = o.opts.Grace, o.opts.KeepAlive
+	info, err := u.client.Configure(ctx, cfg)
+	if err != nil {
+		return nil, o.configError(err)
+	}
+	stepHook("create claim")
+	if err := context.Cause(ctx); err != nil {
+		return nil, err
+	}
+	l := f.lease(id)
+	if o.opts.KeepAlive > 0 {
+		l.ExpiresAt = now.Add(o.opts.KeepAlive)
+	}
+	if err := u.record(context.WithoutCancel(ctx), l); err != nil { // the last step
+		return nil, err
+	}
+	stepHook("create record")
+	u.e.emit(lease.Event{Kind: lease.EventCreated, ID: id, ExpiresAt: l.ExpiresAt})
+	sb := u.e.handle(id, f.Cgroup, u.dir, u.client, held(info))
+	sb.tap = tap.From(ctx)
+	return sb, nil
+}
+
+// publish makes the sandbox's directory that of the sandbox id, complete with its facts.
+func (u *unclaimed) publish(id string) error {
+	if err := u.facts.write(filepath.Join(u.path, factsFile)); err != nil {
+		return err
+	}
+	stepHook("create facts")
+	path := u.e.state.sandbox(id)
+	if err := ids.move(u.facts.UID, u.path, path); err != nil {
+		return err
+	}
+	u.path = path
+	u.e.pool.keep(u.facts.Cgroup, false)
+	stepHook("create publish")
+	return nil
+}
+
+// change changes what the host can of what the sandbox was made with.
+func (u *unclaimed) change(o order) error {
+	was, is := u.order.limits, o.limits
+	var l container.Limits
+	if is.Memory != was.Memory {
+		l.Memory = is.Memory
+	}
+	if is.CPUs != was.CPUs {
+		l.CPUs = is.CPUs
+	}
+	if is.Processes != was.Processes {
+		l.Processes = int64(is.Processes)
+	}
+	if l != (container.Limits{}) {
+		if err := container.SetLimits(u.facts.Cgroup, l); err != nil {
+			return err
+		}
+	}
+	if o.opts.Hostname == u.order.opts.Hostname {
+		return nil
+	}
+	return container.SetHostname(u.facts.PID, o.opts.Hostname)
+}
+
+// record has the sandbox remembered. Another engine that opens may have found it, and been faster.
+func (u *unclaimed) record(ctx context.Context, l lease.Lease) error {
+	err := u.e.table.Add(ctx, l)
+	if errors.Is(err, store.ErrExists) {
+		err = u.e.table.SetExpiry(ctx, l.ID, l.ExpiresAt)
+	}
+	return err
+}
+
+// discard removes what there is of the sandbox.
+func (u *unclaimed) discard() error {
+	u.e.pool.keep(u.facts.Cgroup, false)
+	if u.dir == nil {
+		return nil
+	}
+	if u.client != nil {
+		u.client.Close(ErrClosed)
+	}
+	err := u.e.clear(u.path, u.facts)
+	if id := filepath.Base(u.path); u.path == u.e.state.sandbox(id) {
+		ctx := context.Background()
+		if l, lerr := u.e.table.Lease(ctx, id); lerr == nil { // Add failed, but went well
+			_, eerr := u.e.ended(ctx, l, time.Now(), lease.Crashed)
+			err = errors.Join(err, eerr)
+		}
+	}
+	return errors.Join(err, u.dir.Close())
+}
