@@ -25,12 +25,7 @@ var (
 
 func init() {
 	helpers["die"] = func(args []string) error { // <dir> <step>: creates and closes a sandbox, and dies after the step
-		engine.SetStepHook(func(step string) {
-			if step == args[1] {
-				_ = syscall.Kill(os.Getpid(), syscall.SIGKILL)
-				select {} // until the signal is there
-			}
-		})
+		dieAfter(args[1])
 		ctx := context.Background()
 		eng, err := engine.Open(ctx, engine.Options{Dir: args[0]})
 		if err != nil {
@@ -79,6 +74,16 @@ func init() {
 		fmt.Println("end")
 		return eng.Close()
 	}
+}
+
+// dieAfter has this process killed after a step.
+func dieAfter(last string) {
+	engine.SetStepHook(func(step string) {
+		if step == last {
+			_ = syscall.Kill(os.Getpid(), syscall.SIGKILL)
+			select {} // until the signal is there
+		}
+	})
 }
 
 // TestSteps checks that TestCrash knows every step there is.

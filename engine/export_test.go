@@ -1,6 +1,7 @@
 package engine
 
 import (
+	"context"
 	"net"
 	"os"
 
@@ -35,4 +36,20 @@ func (s *Sandbox) Listeners() int {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return len(s.listeners)
+}
+
+// Turns is how many sandboxes are made at a time.
+func Turns() int { return int(turns()) }
+
+// TakeTurns takes all of them, until release is called.
+func (e *Engine) TakeTurns(ctx context.Context) (release func()) {
+	if err := e.pool.turns.Acquire(ctx, turns()); err != nil {
+		panic(err)
+	}
+	return func() { e.pool.turns.Release(turns()) }
+}
+
+// EmptyPool discards what is ready, of pools that are full, and has no more made.
+func (e *Engine) EmptyPool() {
+	_ = e.pool.drain()
 }

@@ -260,7 +260,7 @@ func (u *unclaimed) warmUp(ctx context.Context, argv []string) error {
 	defer cancel()
 	p, err := u.client.Start(ctx, wire.Command{Path: argv[0], Args: argv, Inherit: true})
 	if err != nil {
-		return fmt.Errorf("PoolSpec.Warmup: %w", err)
+		return fmt.Errorf("PoolSpec.Warmup: start %q: %w", argv, err)
 	}
 	select {
 	case exit, ok := <-p.Exit:
@@ -314,16 +314,21 @@ func (p *pool) open(ctx context.Context) { p.filling.Go(func() { p.fill(ctx) }) 
 // close discards what is ready. It is called when nothing is taken any more, and the context of open is done.
 func (p *pool) close() error {
 	p.filling.Wait()
+	return p.drain()
+}
+
+// drain discards what is ready, and keeps no stock any more.
+func (p *pool) drain() error {
 	p.mu.Lock()
 	var list []*unclaimed
 	for _, s := range p.stocks {
-		for _, u := range s.ready {
-			close(u.claimed)
-			list = append(list, u)
-		}
-		s.ready = nil
+		list = append(list, s.ready...)
 	}
+	p.stocks = nil
 	p.mu.Unlock()
+	for _, u := range list {
+		close(u.claimed)
+	}
 	errs := make([]error, len(list))
 	var closing sync.WaitGroup
 	for i, u := range list {
