@@ -5,6 +5,8 @@
 // last one goes, it ends at once, unless its keep-alive deadline or its grace time has not run out: then it
 // ends when both have. Until then Reconnect opens another handle, from any process of the host.
 //
+// Options.Pool has sandboxes kept ready, which Create claims.
+//
 // A sandbox is a set of namespaces and a cgroup, with a user namespace of its own, in which the package's
 // agent is the first process. The package is for Linux and root, and needs cgo; elsewhere it compiles, and
 // Open is errors.ErrUnsupported.
