@@ -218,3 +218,23 @@ func ExampleEngine_Events() {
 	}
 	_ = watch
 }
+
+// A server keeps sandboxes ready, so that nobody waits for one to be made.
+func ExamplePoolSpec() {
+	ctx := context.Background()
+	opts := engine.CreateOptions{User: "user", Limits: engine.Limits{Memory: 256 << 20}}
+	eng, err := engine.Open(ctx, engine.Options{Pool: []engine.PoolSpec{{Create: opts, Size: 8, Warmup: []string{"python3", "-c", "pass"}}}})
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer eng.Close()
+
+	opts.Metadata = map[string]string{"request": "7"}
+	sb, err := eng.Create(ctx, opts)
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer sb.Close()
+	out, err := sb.Command("python3", "-c", "print(6 * 7)").Output()
+	fmt.Printf("%s %v\n", out, err)
+}
