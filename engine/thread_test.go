@@ -8,6 +8,7 @@ import (
 	"testing"
 
 	"github.com/nestbox/nestbox/engine"
+	"golang.org/x/sys/unix"
 )
 
 func init() {
@@ -39,7 +40,8 @@ func init() {
 	}
 }
 
-// namespaces describes the namespaces and ids of the process, which are its main thread's.
+// namespaces describes the namespaces and ids of the process, which are its main thread's, and whether cores are
+// dumped of it.
 func namespaces() (string, error) {
 	var b strings.Builder
 	for _, name := range []string{"mnt", "user", "net", "pid", "ipc", "uts", "cgroup"} {
@@ -49,6 +51,11 @@ func namespaces() (string, error) {
 		}
 		b.WriteString(ns + "\n")
 	}
+	dumpable, err := unix.PrctlRetInt(unix.PR_GET_DUMPABLE, 0, 0, 0, 0)
+	if err != nil {
+		return "", err
+	}
+	fmt.Fprintln(&b, dumpable)
 	status, err := os.ReadFile("/proc/self/status")
 	for line := range strings.Lines(string(status)) {
 		if strings.HasPrefix(line, "Uid:") || strings.HasPrefix(line, "Cap") {

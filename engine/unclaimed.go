@@ -84,7 +84,7 @@ func (u *unclaimed) start() error {
 	if err != nil {
 		return err
 	}
-	ns, err := container.UserNamespace(u.e.program, u.facts.UID)
+	ns, err := container.UserNamespace(u.facts.UID)
 	if err != nil {
 		return err
 	}

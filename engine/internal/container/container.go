@@ -54,9 +54,6 @@ type Usage struct {
 // ScopesABI is the first version of Landlock's ABI that has scopes, that of Linux 6.12. See LandlockABI.
 const ScopesABI = 6
 
-// Idle is the argument that has the agent do nothing.
-const Idle = "idle"
-
 // agentPath is the agent's program as its own process sees it.
 const agentPath = "/proc/self/fd/4"
 

@@ -2,29 +2,68 @@
 
 package container
 
+/*
+#define _GNU_SOURCE
+#include <errno.h>
+#include <sched.h>
+#include <signal.h>
+#include <stdlib.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+// idle waits until the pipe's other end is closed. It runs in the memory of the host program, of which it touches
+// nothing: its calls can't fail, so that errno isn't written either.
+static int idle(void *arg) {
+	int *pipe = arg;
+	char c;
+	syscall(SYS_close, pipe[1]);
+	syscall(SYS_read, pipe[0], &c, 1);
+	return 0;
+}
+
+enum { STACK = 16384 };
+
+// start_idle starts idle as a process with a user namespace. It gives its number, or minus the errno. No signal
+// reaches the process but those that can't be blocked: the host program's handlers are not for it. It sends none
+// when it ends.
+static int start_idle(char *stack, int *pipe) {
+	sigset_t all, before;
+	sigfillset(&all);
+	pthread_sigmask(SIG_BLOCK, &all, &before);
+	int pid = clone(idle, stack + STACK, CLONE_VM | CLONE_NEWUSER, pipe);
+	if (pid < 0)
+		pid = -errno;
+	pthread_sigmask(SIG_SETMASK, &before, NULL);
+	return pid;
+}
+*/
+import "C"
+
 import (
 	"errors"
 	"fmt"
 	"os"
-	"strconv"
+	"sync"
 	"syscall"
+	"unsafe"
 
 	"golang.org/x/sys/unix"
 )
 
-// UserNamespace makes a user namespace with a sandbox's range of ids. It borrows the agent's program.
+// UserNamespace makes a user namespace with a sandbox's range of ids.
 //
-// A namespace needs a process to make it: the agent, told to do nothing, which is killed once the namespace
-// is open, and ends by itself if this process dies before.
+// A namespace needs a process to make it: one that shares this one's memory, so that a host program with much of it
+// needn't be copied, does nothing, and is killed once the namespace is open. It ends by itself if this process dies
+// before.
 //
 // The namespace belongs to the first user of the range. What the kernel counts for each user (inotify instances,
 // pending signals, message queues, …) it counts for a namespace's owner too, who must not be the host's root, nor
 // another sandbox's.
-func UserNamespace(agent *os.File, uid uint32) (ns *os.File, err error) {
+func UserNamespace(uid uint32) (ns *os.File, err error) {
 	err = onOwnThread(func() error {
 		err := becomeOwner(int(uid))
 		if err == nil {
-			ns, err = userNamespace(agent, int(uid))
+			ns, err = userNamespace(int(uid))
 		}
 		return err
 	})
@@ -34,43 +73,71 @@ func UserNamespace(agent *os.File, uid uint32) (ns *os.File, err error) {
 	return ns, nil
 }
 
+var ownerMu sync.Mutex
+
 // becomeOwner makes the calling thread's effective user uid, with the capabilities that it has. The real one stays.
 func becomeOwner(uid int) error {
 	const noSetuidFixup = 1 << 2 // SECBIT_NO_SETUID_FIXUP of capabilities(7)
 	if err := unix.Prctl(unix.PR_SET_SECUREBITS, noSetuidFixup, 0, 0, 0); err != nil {
 		return os.NewSyscallError("prctl", err)
 	}
+	// The kernel takes a process that changes its user for one that has secrets, and dumps no core of it any more,
+	// see PR_SET_DUMPABLE(2const). Here only this thread changes.
+	ownerMu.Lock()
+	defer ownerMu.Unlock()
+	dumpable, err := unix.PrctlRetInt(unix.PR_GET_DUMPABLE, 0, 0, 0, 0)
+	if err != nil {
+		return os.NewSyscallError("prctl", err)
+	}
 	keep := ^uintptr(0)
 	if _, _, errno := syscall.RawSyscall(unix.SYS_SETRESUID, keep, uintptr(uid), keep); errno != 0 {
 		return os.NewSyscallError("setresuid", errno)
 	}
-	return nil
+	if dumpable == 1 {
+		err = unix.Prctl(unix.PR_SET_DUMPABLE, 1, 0, 0, 0)
+	}
+	return os.NewSyscallError("prctl", err)
 }
 
-func userNamespace(agent *os.File, uid int) (ns *os.File, err error) {
-	stdin, alive, err := os.Pipe()
-	if err != nil {
-		return nil, err
+func userNamespace(uid int) (ns *os.File, err error) {
+	var pipe [2]int
+	if err := unix.Pipe2(pipe[:], unix.O_CLOEXEC); err != nil {
+		return nil, os.NewSyscallError("pipe2", err)
 	}
-	defer alive.Close()
-	defer stdin.Close()
-	ids := []syscall.SysProcIDMap{{ContainerID: 0, HostID: uid, Size: IDs}}
-	p, err := os.StartProcess("/proc/self/fd/"+strconv.Itoa(int(agent.Fd())), []string{"agent", Idle}, &os.ProcAttr{
-		Files: []*os.File{stdin},
-		Sys: &syscall.SysProcAttr{
-			Cloneflags:                 unix.CLONE_NEWUSER,
-			UidMappings:                ids,
-			GidMappings:                ids,
-			GidMappingsEnableSetgroups: true,
-		},
-	})
-	if err != nil {
-		return nil, err
+	defer unix.Close(pipe[0])
+	defer unix.Close(pipe[1])
+	// Both are C's: the process reads them after the call is over.
+	stack := (*C.char)(C.malloc(C.STACK))
+	defer C.free(unsafe.Pointer(stack))
+	ends := (*[2]C.int)(C.malloc(C.size_t(unsafe.Sizeof([2]C.int{}))))
+	defer C.free(unsafe.Pointer(ends))
+	*ends = [2]C.int{C.int(pipe[0]), C.int(pipe[1])}
+	pid := int(C.start_idle(stack, &ends[0]))
+	if pid < 0 {
+		return nil, os.NewSyscallError("clone", syscall.Errno(-pid))
 	}
 	defer func() {
-		kerr := p.Kill()
-		_, werr := p.Wait()
-		err = errors.Join(err, kerr, werr)
+		err = errors.Join(err, end(pid))
 	}()
-	return os.Open("/proc/" + strconv.Itoa(p.Pid) + "/ns/user")
+	proc := fmt.Sprintf("/proc/%d/", pid)
+	ids := fmt.Appendf(nil, "0 %d %d\n", uid, IDs)
+	for _, name := range []string{"uid_map", "gid_map"} { // see user_namespaces(7)
+		if err := os.WriteFile(proc+name, ids, 0); err != nil {
+			return nil, err
+		}
+	}
+	return os.Open(proc + "ns/user")
+}
+
+// end kills a process that sends no signal when it ends, and waits for it.
+func end(pid int) error {
+	if err := unix.Kill(pid, unix.SIGKILL); err != nil {
+		return os.NewSyscallError("kill", err)
+	}
+	for {
+		_, err := unix.Wait4(pid, nil, unix.WALL, nil)
+		if err != unix.EINTR {
+			return os.NewSyscallError("wait4", err)
+		}
+	}
 }

@@ -27,10 +27,6 @@ const (
 )
 
 func main() {
-	if len(os.Args) > 1 && os.Args[1] == "idle" { // a process for the host to open the user namespace of
-		_, _ = os.Stdin.Read(make([]byte, 1)) // until the host is done, or dead
-		return
-	}
 	if os.Getpid() != 1 { // a guest has found the program
 		os.Exit(exitSetup)
 	}
