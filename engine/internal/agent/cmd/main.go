@@ -11,7 +11,6 @@ package main
 import (
 	"os"
 	"os/signal"
-	"runtime/debug"
 	"syscall"
 	"time"
 
@@ -32,11 +31,11 @@ func main() {
 	}
 	unix.CloseOnExec(listenFD)
 	_ = unix.Close(programFD)
-	debug.SetGCPercent(50)
-	makeThreads()
-	if limitAll() != nil || syscall.Setgroups(nil) != nil { // the groups are those of the host program
+	// The groups are those of the host program. It is done before there are many threads, each of which has its own.
+	if limitAll() != nil || syscall.Setgroups(nil) != nil {
 		os.Exit(exitSetup)
 	}
+	makeThreads()
 	null, err := os.OpenFile("/dev/null", os.O_RDWR, 0)
 	if err != nil {
 		os.Exit(exitSetup)

@@ -11,9 +11,9 @@ import (
 // have, and the Go runtime ends a program that can't get a thread. So there are never more system calls under way
 // that may take long than there are threads for.
 const (
-	maxBusy  = 8 // requests that work on files or names
-	maxSlow  = 4 // those that take long, such as OpRemoveAll
-	parallel = 2 // GOMAXPROCS
+	maxBusy  = 4 // requests that work on files or names
+	maxSlow  = 2 // those that take long, such as OpRemoveAll
+	parallel = 2 // GOMAXPROCS, as the environment has it that the agent is started with
 
 	// One more is for what starts a command, for there is only one at a time; the others for what reaps, for
 	// signals and for the runtime itself.
