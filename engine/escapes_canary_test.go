@@ -70,6 +70,9 @@ func (c *canary) hidden() string { return filepath.Join(c.host(), "name-"+c.secr
 // makeFiles makes files that anybody may read, so that it is the sandbox, and not their mode, that keeps them.
 func (c *canary) makeFiles(t *testing.T) {
 	t.Helper()
+	if err := os.Chmod(filepath.Dir(c.dir), 0o755); err != nil { // which testing makes for its user alone
+		t.Fatal(err)
+	}
 	for _, dir := range []string{c.host(), c.shared(), filepath.Join(c.shared(), "sub"), filepath.Join(c.dir, "elsewhere"), c.hidden()} {
 		if err := os.MkdirAll(dir, 0o755); err != nil {
 			t.Fatal(err)

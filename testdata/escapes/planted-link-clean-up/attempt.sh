@@ -1,7 +1,7 @@
 #!/bin/sh
 for d in . /root /tmp /mnt /var/tmp /etc /home; do
 	# Outside of a sandbox these are the host's own.
-	[ "$d" = . ] || [ -d /data ] || continue
+	[ "$d" = . ] || [ -n "$AGENT_SOCKET" ] || continue
 	ln -s "$CANARY_DIR" "$d/dir"
 	ln -s "$CANARY_FILE" "$d/file"
 	mkdir "$d/deep" && ln -s "$CANARY_DIR" "$d/deep/dir"

@@ -4,9 +4,9 @@ int main(int argc, char **argv)
 {
 	if (argc > 1)
 		_exit(geteuid() == 0 ? 42 : 43);
-	char copy[64], buf[65536];
+	const char *copy = "./program";
+	char buf[65536];
 	int from = open("/proc/self/exe", O_RDONLY), status;
-	snprintf(copy, sizeof copy, "/tmp/nestbox-setuid-%d", getpid());
 	int to = open(copy, O_WRONLY | O_CREAT | O_EXCL, 0755);
 	for (long n; (n = read(from, buf, sizeof buf)) > 0;)
 		if (write(to, buf, n) != n)
