@@ -1,0 +1,11 @@
+#!/bin/sh
+# Each is opened to append to, and nothing is written.
+there=
+for f in /proc/sys/kernel/core_pattern /proc/sys/kernel/core_pipe_limit /proc/sys/fs/suid_dumpable; do
+	[ -e "$f" ] && there=1
+	(exec 3>>"$f") 2>/dev/null && [ -f "$f" ] && found="$found $f"
+done
+[ -z "$found" ] || { echo "escaped: could write$found"; exit 0; }
+[ -n "$there" ] || { echo "absent: there is no such file"; exit 5; }
+echo "held: none can be opened"
+exit 3

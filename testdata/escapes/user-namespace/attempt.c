@@ -1,0 +1,6 @@
+#include "attempt.h"
+
+int main(void)
+{
+	result("unshare", unshare(CLONE_NEWUSER));
+}

@@ -1,0 +1,6 @@
+#include "attempt.h"
+
+int main(void)
+{
+	result("userfaultfd", syscall(SYS_userfaultfd, 1 | O_CLOEXEC));
+}
