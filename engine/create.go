@@ -185,6 +185,9 @@ func (c *creation) hold(ctx context.Context, client *agent.Client) (*Sandbox, er
 		return nil, c.holdError(err)
 	}
 	stepHook("create hold")
+	if err := container.Favour(c.facts.PID, wire.Starter); err != nil {
+		return nil, err
+	}
 	if c.limits.Memory > 0 {
 		if err := container.SetLimits(c.id, container.Limits{Memory: c.limits.Memory}); err != nil {
 			return nil, err

@@ -18,6 +18,9 @@ import (
 // another version of this package: change it with every change of a message, or of the order of operations.
 const Protocol = 1
 
+// Starter is the name of the agent's thread that starts commands.
+const Starter = "starter"
+
 const (
 	// MaxMessage is the size of the largest message, in bytes.
 	MaxMessage = 64 << 10

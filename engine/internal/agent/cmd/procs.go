@@ -27,8 +27,8 @@ const busyTimeout = 64 * time.Millisecond
 
 // procs starts commands and reaps every process that ends in the sandbox.
 type procs struct {
-	null *os.File
-	comm string // what the agent's threads are called, and its children until they execute a program
+	null    *os.File
+	starter starter
 
 	// starts is read-locked while a command starts. Then its process must not be waited for by anybody else, and
 	// so no process that isn't known.
@@ -70,13 +70,13 @@ func newProcs(null *os.File) (*procs, error) {
 	if err != nil {
 		return nil, err
 	}
-	comm, err := os.ReadFile("/proc/self/comm")
+	starter, err := newStarter()
 	if err != nil {
 		return nil, err
 	}
 	return &procs{
 		null:     null,
-		comm:     strings.TrimSpace(string(comm)),
+		starter:  starter,
 		orphans:  make(chan struct{}, 1),
 		score:    f,
 		ownScore: strconv.AppendInt(nil, int64(own), 10),
@@ -127,7 +127,7 @@ func (p *procs) fork(l launch, attr *syscall.ProcAttr) (pid int, err error) {
 	defer p.starts.RUnlock()
 	p.countStart(1)
 	stuck := time.AfterFunc(execTimeout, p.killStarting)
-	pid, err = syscall.ForkExec(l.Path, l.Args, attr)
+	p.starter.do(func() { pid, err = syscall.ForkExec(l.Path, l.Args, attr) })
 	stuck.Stop()
 	p.countStart(-1)
 	if err != nil {
@@ -155,8 +155,8 @@ func (p *procs) countStart(n int) {
 	}
 }
 
-// killStarting kills the processes that have not executed a program yet. A guest's own that is called like the
-// agent dies with them.
+// killStarting kills the processes that have not executed a program yet, and so are called like the starter. A guest's
+// own that is called like that dies with them.
 func (p *procs) killStarting() {
 	entries, err := os.ReadDir("/proc")
 	if err != nil {
@@ -174,7 +174,7 @@ func (p *procs) killStarting() {
 		// pid (comm) state ppid, see proc_pid_stat(5)
 		stat := string(data)
 		open, end := strings.IndexByte(stat, '('), strings.LastIndexByte(stat, ')')
-		if open < 0 || end < open || stat[open+1:end] != p.comm {
+		if open < 0 || end < open || stat[open+1:end] != wire.Starter {
 			continue
 		}
 		if f := strings.Fields(stat[end+1:]); len(f) > 1 && f[1] == "1" {
