@@ -235,8 +235,8 @@ func (f facts) checkProtocol() error {
 
 // alive tells whether a sandbox's agent runs.
 func (f facts) alive() bool {
-	start, zombie, err := startTime(f.PID)
-	return err == nil && !zombie && start == f.Start
+	start, ended, err := startTime(f.PID)
+	return err == nil && !ended && start == f.Start
 }
 
 // reap looks for sandboxes that have ended, whoever made them, until ctx is done.

@@ -78,8 +78,8 @@ func memfd(name string, content []byte) (*os.File, error) {
 }
 
 // startTime tells when a process started, in ticks since the host did, and whether it has ended and nobody has
-// waited for it yet.
-func startTime(pid int) (start uint64, zombie bool, err error) {
+// waited for it yet, or the kernel is ending it. That takes a moment for an agent, with whose mounts its disk goes.
+func startTime(pid int) (start uint64, ended bool, err error) {
 	data, err := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/stat")
 	if err != nil {
 		return 0, false, err
@@ -89,15 +89,17 @@ func startTime(pid int) (start uint64, zombie bool, err error) {
 	if len(fields) < 20 {
 		return 0, false, fmt.Errorf("/proc/%d/stat: too few fields", pid)
 	}
+	const exiting = 0x4 // PF_EXITING of the kernel's sched.h
 	state := fields[0][0]
+	flags, ferr := strconv.ParseUint(string(fields[6]), 10, 64)
 	start, err = strconv.ParseUint(string(fields[19]), 10, 64)
-	return start, state == 'Z' || state == 'X', err
+	return start, state == 'Z' || state == 'X' || flags&exiting != 0, errors.Join(ferr, err)
 }
 
 // reapChild forgets an agent that has ended if it is this process's child. Its number may have become another's,
 // for which this process may wait itself.
 func reapChild(f facts) {
-	if start, zombie, err := startTime(f.PID); err == nil && zombie && start == f.Start {
+	if start, ended, err := startTime(f.PID); err == nil && ended && start == f.Start {
 		_, _ = unix.Wait4(f.PID, nil, unix.WNOHANG, nil)
 	}
 }

@@ -132,6 +132,9 @@ func (u *unclaimed) hold(ctx context.Context) error {
 		return u.order.configError(err)
 	}
 	stepHook("create hold")
+	if err := container.Favour(u.facts.PID); err != nil {
+		return err
+	}
 	if u.order.limits.Memory > 0 {
 		return container.SetLimits(u.facts.Cgroup, container.Limits{Memory: u.order.limits.Memory})
 	}

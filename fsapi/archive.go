@@ -85,7 +85,7 @@ func archiveError(name string, err error) error {
 func (a *archive) entry(name, as string, depth int) error {
 	fi, err := a.fs.Lstat(name)
 	if err != nil {
-		return err
+		return changed(err)
 	}
 	switch hdr := header(fi, as); fi.Mode().Type() {
 	case 0:
@@ -95,7 +95,7 @@ func (a *archive) entry(name, as string, depth int) error {
 	case fs.ModeSymlink:
 		hdr.Typeflag = tar.TypeSymlink
 		if hdr.Linkname, err = a.fs.Readlink(name); err != nil {
-			return err
+			return changed(err)
 		}
 		return a.w.WriteHeader(hdr)
 	case fs.ModeNamedPipe:
@@ -156,7 +156,8 @@ func (a *archive) file(name, as string) error {
 	return err
 }
 
-// changed is an error of opening what was something else when it was looked at, as one that means it is gone.
+// changed is an error of what was something else when it was looked at, or is below what was a directory, as one that
+// means it is gone.
 func changed(err error) error {
 	if errors.Is(err, syscall.ELOOP) || errors.Is(err, syscall.ENOTDIR) || errors.Is(err, syscall.EINVAL) {
 		return fs.ErrNotExist

@@ -18,6 +18,7 @@ func Start(Config, *os.File, *os.File, *os.File, func() error) (int, error) {
 }
 func UserNamespace(uint32) (*os.File, error) { return nil, Supported() }
 func SetLimits(string, Limits) error         { return Supported() }
+func Favour(int) error                       { return Supported() }
 func OOMKills(string) (uint64, error)        { return 0, Supported() }
 func Kill(string) error                      { return Supported() }
 func RemoveCgroup(string) error              { return Supported() }
