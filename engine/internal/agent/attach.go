@@ -7,8 +7,12 @@ import (
 	"github.com/nestbox/nestbox/engine/internal/wire"
 )
 
-// maxProcesses is how many processes an agent may tell of.
-const maxProcesses = 1 << 16
+const (
+	// maxProcesses is how many processes an agent may tell of.
+	maxProcesses = 1 << 16
+	// maxProcessBytes is how much memory all may take: one that tells the truth about so many takes far less.
+	maxProcessBytes = 128 << 20
+)
 
 // Attach follows the command pid, which has a spool: syscall.EINVAL if it has none, syscall.ESRCH if there is no
 // such process. It gives what the command was started with.
@@ -63,6 +67,7 @@ func (p *Process) Detach(waited bool) (before, since int64, err error) {
 // Processes tells what runs in the sandbox, in the order of the numbers.
 func (c *Client) Processes(ctx context.Context) ([]wire.Process, error) {
 	var list []wire.Process
+	size := 0
 	for after := 0; ; {
 		n := len(list)
 		_, rep, err := c.call(ctx, wire.OpProcesses, nil, func(m *wire.Message) { m.Uint(uint64(after)) })
@@ -75,6 +80,9 @@ func (c *Client) Processes(ctx context.Context) ([]wire.Process, error) {
 			if rep.r.Err() != nil || p.PID <= after || p.PID > maxPID || p.PPID < 0 || p.PPID > maxPID || len(list) == maxProcesses {
 				return nil, errReply
 			}
+			if size += sizeOf(p); size > maxProcessBytes {
+				return nil, errReply
+			}
 			list, after = append(list, p), p.PID
 		}
 		if rep.r.Err() != nil {
@@ -84,4 +92,13 @@ func (c *Client) Processes(ctx context.Context) ([]wire.Process, error) {
 			return list, nil
 		}
 	}
+}
+
+// sizeOf is about how much memory a process takes in a list.
+func sizeOf(p wire.Process) int {
+	n := 128 + len(p.Name) + len(p.User)
+	for _, arg := range p.Args {
+		n += 16 + len(arg)
+	}
+	return n
 }
