@@ -39,8 +39,8 @@ func (c *Client) Attach(ctx context.Context, pid int) (_ *Process, path string, 
 
 // Follow has the descriptors files, which it borrows, one for each of bits 1 and 2 of stdio, get the output of a
 // command that was attached to.
-func (p *Process) Follow(stdio uint8, files ...int) error {
-	return p.c.simple(context.Background(), wire.OpFollow, func(m *wire.Message) {
+func (p *Process) Follow(ctx context.Context, stdio uint8, files ...int) error {
+	return p.c.simple(ctx, wire.OpFollow, func(m *wire.Message) {
 		m.Uint(uint64(p.id)).Uint(uint64(stdio))
 	}, nil, files...)
 }
@@ -48,8 +48,8 @@ func (p *Process) Follow(stdio uint8, files ...int) error {
 // Detach follows a command that has a spool no more. If it has ended, and waited says that its end was taken note
 // of, the sandbox forgets it. Detach tells how many bytes of the output there were before the oldest that was
 // kept at the time of Follow, and how many were missed since. If Exit hasn't given the end it is closed.
-func (p *Process) Detach(waited bool) (before, since int64, err error) {
-	err = p.c.simple(context.Background(), wire.OpDetach, func(m *wire.Message) {
+func (p *Process) Detach(ctx context.Context, waited bool) (before, since int64, err error) {
+	err = p.c.simple(ctx, wire.OpDetach, func(m *wire.Message) {
 		m.Uint(uint64(p.id)).Bool(waited)
 	}, func(r *wire.Reader) {
 		before, since = int64(r.Uint()&math.MaxInt64), int64(r.Uint()&math.MaxInt64)
