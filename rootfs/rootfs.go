@@ -11,6 +11,7 @@ import (
 	"io"
 	"io/fs"
 	"os"
+	"path"
 	"path/filepath"
 	"strings"
 )
@@ -154,23 +155,44 @@ func readConfig(name, path string) (config Config, err error) {
 	if _, err := dec.Token(); err != io.EOF {
 		return Config{}, &TemplateError{name, path, "there is something after the object"}
 	}
-	if fault := config.fault(); fault != "" {
-		return Config{}, &TemplateError{name, path, fault}
+	if field, reason := config.Fault(); field != "" {
+		return Config{}, &TemplateError{name, path, strings.ToLower(field) + ": " + reason}
 	}
 	return config, nil
 }
 
-// fault is what is wrong with c; empty: nothing.
-func (c Config) fault() string {
-	if c.Dir != "" && (!filepath.IsAbs(c.Dir) || strings.ContainsRune(c.Dir, 0)) {
-		return "dir must be an absolute path"
+// pathMax is the length from which on the kernel takes no path, and nameMax that of the longest element.
+const (
+	pathMax = 4096
+	nameMax = 255
+)
+
+// The bounds of a Config.
+const (
+	maxUser = 256
+	maxEnv  = 1 << 20
+)
+
+// Fault tells which field of c can't be used, and what is wrong with it, short of what only the sandbox can tell.
+// The field is empty if nothing is.
+func (c Config) Fault() (field, reason string) {
+	if len(c.User) > maxUser || strings.ContainsAny(c.User, "\x00\n") {
+		return "User", fmt.Sprintf(`%.64q; a user is "name", "uid" or "uid:gid"`, c.User)
 	}
+	size := 0
 	for _, kv := range c.Env {
-		if strings.IndexByte(kv, '=') < 1 || strings.ContainsRune(kv, 0) {
-			return fmt.Sprintf("env: %.64q is not KEY=value", kv)
+		if strings.IndexByte(kv, '=') < 1 || strings.IndexByte(kv, 0) >= 0 {
+			return "Env", fmt.Sprintf("%.64q is not KEY=value", kv)
 		}
+		size += len(kv) + 1
 	}
-	return ""
+	if size > maxEnv {
+		return "Env", fmt.Sprintf("%d bytes in all; at most %d", size, maxEnv)
+	}
+	if c.Dir != "" && (!path.IsAbs(c.Dir) || len(c.Dir) >= pathMax || strings.IndexByte(c.Dir, 0) >= 0) {
+		return "Dir", fmt.Sprintf("%.64q is no absolute path of less than %d bytes", c.Dir, pathMax)
+	}
+	return "", ""
 }
 
 // check refuses a template whose mount points could lead a mount astray.
