@@ -5,6 +5,7 @@
 package rootfs
 
 import (
+	"bytes"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -139,7 +140,7 @@ func validName(name string) bool {
 	return true
 }
 
-func readConfig(name, path string) (config Config, err error) {
+func readConfig(name, path string) (Config, error) {
 	data, err := os.ReadFile(path)
 	if errors.Is(err, fs.ErrNotExist) {
 		return Config{}, nil
@@ -147,18 +148,27 @@ func readConfig(name, path string) (config Config, err error) {
 	if err != nil {
 		return Config{}, &TemplateError{name, path, reason(err)}
 	}
-	dec := json.NewDecoder(strings.NewReader(string(data)))
-	dec.DisallowUnknownFields()
-	if err := dec.Decode(&config); err != nil {
-		return Config{}, &TemplateError{name, path, err.Error()}
-	}
-	if _, err := dec.Token(); err != io.EOF {
-		return Config{}, &TemplateError{name, path, "there is something after the object"}
-	}
-	if field, reason := config.Fault(); field != "" {
-		return Config{}, &TemplateError{name, path, strings.ToLower(field) + ": " + reason}
+	config, fault := parseConfig(data)
+	if fault != "" {
+		return Config{}, &TemplateError{name, path, fault}
 	}
 	return config, nil
+}
+
+// parseConfig reads a Config, and tells what is wrong with it; empty: nothing.
+func parseConfig(data []byte) (config Config, fault string) {
+	dec := json.NewDecoder(bytes.NewReader(data))
+	dec.DisallowUnknownFields()
+	if err := dec.Decode(&config); err != nil {
+		return Config{}, err.Error()
+	}
+	if _, err := dec.Token(); err != io.EOF {
+		return Config{}, "there is something after the object"
+	}
+	if field, reason := config.Fault(); field != "" {
+		return Config{}, strings.ToLower(field) + ": " + reason
+	}
+	return config, ""
 }
 
 // pathMax is the length from which on the kernel takes no path, and nameMax that of the longest element.
