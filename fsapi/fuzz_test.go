@@ -132,7 +132,7 @@ func FuzzTarNames(f *testing.F) {
 		must(t, w.Close())
 		r, err := extract(t, dir, buf.Bytes())
 		outside := strings.HasPrefix(name, "/") || strings.Contains("/"+name+"/", "/../")
-		if outside && (len(r.names) > 0 || err == nil) {
+		if outside && kind != tar.TypeXGlobalHeader && (len(r.names) > 0 || err == nil) { // which has no name
 			t.Errorf("%q is put at %q, %v", name, r.names, err)
 		}
 		if len(r.names) > 0 && r.names[0] != filepath.Clean(name) {

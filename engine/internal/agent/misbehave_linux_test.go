@@ -374,7 +374,7 @@ func misbehave(t *testing.T, m method, b misbehaviour, f *os.File) {
 // expected tells whether callers know an error.
 func expected(err error) bool {
 	var errno syscall.Errno
-	for _, e := range []error{agent.ErrGone, agent.ErrClosed, agent.ErrPaused, agent.ErrReply, wire.ErrMessage, context.Canceled} {
+	for _, e := range []error{agent.ErrGone, agent.ErrClosed, agent.ErrPaused, agent.ErrReply, wire.ErrMessage, fsapi.ErrInsecurePath, context.Canceled} {
 		if errors.Is(err, e) {
 			return true
 		}
