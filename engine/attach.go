@@ -58,7 +58,7 @@ func (s *Sandbox) attach(ctx context.Context, pid int) (*Cmd, error) {
 
 // follow has the streams get the output of a command that was attached to.
 func (c *Cmd) follow(std stdio) error {
-	return opError("attach", c.sb.id, c.process.Follow(std.mask, std.fds...))
+	return opError("attach", c.sb.id, c.process.Follow(c.context(), std.mask, std.fds...))
 }
 
 // detach lets go of a command that goes on.
@@ -67,7 +67,9 @@ func (c *Cmd) detach() error {
 		return os.ErrProcessDone
 	}
 	c.detached.Store(true)
-	_, _, err := c.process.Detach(false)
+	ctx, cancel := context.WithTimeout(context.Background(), closeTimeout)
+	defer cancel()
+	_, _, err := c.process.Detach(ctx, false)
 	return err
 }
 
@@ -76,9 +78,11 @@ func (c *Cmd) letGo() error {
 	if c.Spool == 0 && !c.attached || c.detached.Load() || c.ProcessState == nil {
 		return nil
 	}
-	before, since, err := c.process.Detach(true)
+	ctx, cancel := context.WithTimeout(context.Background(), closeTimeout)
+	defer cancel()
+	before, since, err := c.process.Detach(ctx, true)
 	if err != nil {
-		return nil // the handle is closed, or the sandbox has ended, and the command's end is known
+		return nil // the handle is closed, the sandbox has ended, or it doesn't answer; the command's end is known
 	}
 	c.missed = before + since
 	if since > 0 {

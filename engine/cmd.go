@@ -163,16 +163,21 @@ func (c *Cmd) Start() error {
 			return err
 		}
 		cmd.Stdio, cmd.Spool = std.mask, uint64(c.Spool)
-		ctx := c.ctx
-		if ctx == nil {
-			ctx = context.Background()
-		}
+		ctx := c.context()
 		c.process, err = c.sb.client.Start(ctx, cmd, std.fds...)
 		if err != nil && ctx.Err() != nil {
 			return ctx.Err()
 		}
 		return c.startError(err)
 	})
+}
+
+// context is that of CommandContext, or of Attach, if there is one.
+func (c *Cmd) context() context.Context {
+	if c.ctx == nil {
+		return context.Background()
+	}
+	return c.ctx
 }
 
 // begin has start start the command, and what goes on beside it.

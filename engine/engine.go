@@ -341,7 +341,7 @@ func (e *Engine) handlesOn(id string) (list []*Sandbox) {
 // validID tells whether id is in the form that Create gives.
 func validID(id string) bool {
 	u, err := uuid.Parse(id)
-	return err == nil && u.String() == id
+	return err == nil && u.String() == id && u.Version() == 7 && u.Variant() == uuid.RFC4122
 }
 
 // gone tells whether err means that there is no agent any more.

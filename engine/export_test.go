@@ -4,7 +4,9 @@ import (
 	"context"
 	"net"
 	"os"
+	"time"
 
+	"github.com/nestbox/nestbox/engine/internal/wire"
 	"github.com/nestbox/nestbox/lease"
 )
 
@@ -53,3 +55,31 @@ func (e *Engine) TakeTurns(ctx context.Context) (release func()) {
 func (e *Engine) EmptyPool() {
 	_ = e.pool.drain()
 }
+
+// What there is to fuzz.
+var (
+	ValidID       = validID
+	NewID         = newID
+	CheckMetadata = checkMetadata
+	FindHost      = findHost
+)
+
+// Check is check, and gives the limits with those of base in the place of zero.
+func (o CreateOptions) Check(maxKeepAlive time.Duration, base Limits) (Limits, error) {
+	if err := o.check(maxKeepAlive); err != nil {
+		return Limits{}, err
+	}
+	return o.Limits.or(base)
+}
+
+// Prepare makes a Cmd of no sandbox one of a sandbox, and gives what its agent would be told.
+func (c *Cmd) Prepare() (wire.Command, error) {
+	c.sb = &Sandbox{}
+	if err := c.check(); err != nil {
+		return wire.Command{}, err
+	}
+	return c.command()
+}
+
+// OrDefault is orDefault.
+func (s WindowSize) OrDefault() WindowSize { return s.orDefault() }

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io/fs"
 	"log/slog"
+	"math"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -67,12 +68,25 @@ func TestCreateBadInput(t *testing.T) {
 		{"unknown user", engine.CreateOptions{User: "nobody-there"}, is(fs.ErrInvalid), "/etc/passwd"},
 		{"user of two lines", engine.CreateOptions{User: "a\nb"}, is(fs.ErrInvalid), "uid"},
 		{"hostname", engine.CreateOptions{Hostname: "a b"}, is(fs.ErrInvalid), "letters"},
+		{"hostname that ends with a dot", engine.CreateOptions{Hostname: "a."}, is(fs.ErrInvalid), "letters"},
+		{"template that is no text", engine.CreateOptions{Template: "/\xff"}, is(fs.ErrInvalid), "UTF-8"},
+		{"directory that is too long", engine.CreateOptions{Dir: "/" + strings.Repeat("a/", 2048)}, is(fs.ErrInvalid), "4096"},
+		{"environment of 2 MiB", engine.CreateOptions{Env: []string{"A=" + strings.Repeat("x", 2<<20)}}, is(fs.ErrInvalid), "at most 1048576"},
 		{"network", engine.CreateOptions{Network: 7}, is(fs.ErrInvalid), "7"},
 		{"memory too small", engine.CreateOptions{Limits: engine.Limits{Memory: 1}}, is(fs.ErrInvalid), "at least"},
 		{"processes too few", engine.CreateOptions{Limits: engine.Limits{Processes: 1}}, is(fs.ErrInvalid), "at least"},
+		{"processes too many", engine.CreateOptions{Limits: engine.Limits{Processes: math.MaxInt}}, is(fs.ErrInvalid), "at most 4194304"},
+		{"processors too many", engine.CreateOptions{Limits: engine.Limits{CPUs: 1e300}}, is(fs.ErrInvalid), "at most 65536"},
+		{"processors without an end", engine.CreateOptions{Limits: engine.Limits{CPUs: math.Inf(1)}}, is(fs.ErrInvalid), "at most 65536"},
+		{"processors below all numbers", engine.CreateOptions{Limits: engine.Limits{CPUs: math.Inf(-1)}}, is(fs.ErrInvalid), "negative for"},
+		{"processors that are no number", engine.CreateOptions{Limits: engine.Limits{CPUs: math.NaN()}}, is(fs.ErrInvalid), "at least"},
 		{"disk too small", engine.CreateOptions{Limits: engine.Limits{Disk: 1}}, is(fs.ErrInvalid), "at least 1048576"},
 		{"disk too large", engine.CreateOptions{Limits: engine.Limits{Disk: 1 << 62}}, is(fs.ErrInvalid), "at most 1099511627776"},
 		{"mount without a source", engine.CreateOptions{Mounts: []engine.Mount{{Source: "/nonexistent", Target: "/x"}}}, is(fs.ErrInvalid), "no such source"},
+		{"two mounts at one target", engine.CreateOptions{Mounts: []engine.Mount{{Source: "/usr", Target: "/x"}, {Source: aFile, Target: "/x"}}}, is(fs.ErrInvalid), "two"},
+		{"mount below a file", engine.CreateOptions{Mounts: []engine.Mount{{Source: aFile, Target: "/x"}, {Source: "/usr", Target: "/x/y/z"}}}, is(fs.ErrInvalid), "below"},
+		{"mount at a name that is too long", engine.CreateOptions{Mounts: []engine.Mount{{Source: "/usr", Target: "/" + strings.Repeat("x", 256)}}}, is(fs.ErrInvalid), "at most 255"},
+		{"mount at a path that is too long", engine.CreateOptions{Mounts: []engine.Mount{{Source: "/usr", Target: strings.Repeat("/xxx", 1024)}}}, is(fs.ErrInvalid), "4096"},
 		{"mount over /proc", engine.CreateOptions{Mounts: []engine.Mount{{Source: "/usr", Target: "/proc/x"}}}, is(fs.ErrInvalid), "/proc"},
 	}
 	for _, tt := range tests {
@@ -111,7 +125,7 @@ func TestBadIDs(t *testing.T) {
 	ctx := t.Context()
 	for _, id := range []string{"", ".", "..", "../x", "/", "a\x00b", strings.Repeat("x", 300),
 		"0190a3f4-0000-7000-8000-00000000000", "0190A3F4-0000-7000-8000-000000000000", "{0190a3f4-0000-7000-8000-000000000000}",
-		"0190a3f4-0000-7000-8000-000000000000"} {
+		"0190a3f4-0000-4000-8000-000000000000", "0190a3f4-0000-7000-8000-000000000000"} {
 		_, rerr := eng.Reconnect(ctx, id)
 		_, lerr := eng.Lease(ctx, id)
 		for op, err := range map[string]error{"reconnect": rerr, "lease": lerr, "kill": eng.Kill(ctx, id)} {

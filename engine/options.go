@@ -2,8 +2,10 @@ package engine
 
 import (
 	"log/slog"
-	"path/filepath"
-	"strings"
+	"math"
+	"os"
+	"path"
+	"regexp"
 	"time"
 	"unicode/utf8"
 
@@ -37,8 +39,8 @@ type Options struct {
 // its default; a negative one is no limit.
 type Limits struct {
 	Memory    int64   // bytes, swap included; at least 16 MiB
-	CPUs      float64 // processors' worth of time; at least 0.01
-	Processes int     // processes and threads, with about 8 of the agent's; at least 32
+	CPUs      float64 // processors' worth of time; 0.01 to 65536
+	Processes int     // processes and threads, with about 8 of the agent's; 32 to 4194304
 	OpenFiles int     // open files of each process; at least 64
 	// Disk is bytes of what the sandbox writes to its own files, 1 MiB to 1 TiB. Beside it there can be a file
 	// for each 16 KiB, and 1024 at least. What is over is refused with ENOSPC.
@@ -100,12 +102,13 @@ const (
 
 // The bounds of the rest.
 const (
-	maxEnvBytes = 1 << 20
-	maxMounts   = 64
-	minMemory   = 16 << 20
-	minCPUs     = 0.01
-	minProcs    = 32
-	minFiles    = 64
+	maxMounts = 64
+	minMemory = 16 << 20
+	minCPUs   = 0.01
+	maxCPUs   = 1 << 16
+	minProcs  = 32
+	maxProcs  = 1 << 22 // PID_MAX_LIMIT of proc_sys_kernel(5), which cgroups take at most
+	minFiles  = 64
 )
 
 // or gives the limits with those of base in the place of zero, and checks them.
@@ -120,10 +123,10 @@ func (l Limits) or(base Limits) (Limits, error) {
 	switch {
 	case l.Memory > 0 && l.Memory < minMemory:
 		return l, invalid("Limits.Memory", "%d bytes; at least %d, or negative for no limit", l.Memory, minMemory)
-	case l.CPUs > 0 && l.CPUs < minCPUs, l.CPUs != l.CPUs:
-		return l, invalid("Limits.CPUs", "%v; at least %v, or negative for no limit", l.CPUs, minCPUs)
-	case l.Processes > 0 && l.Processes < minProcs:
-		return l, invalid("Limits.Processes", "%d; at least %d, or negative for no limit", l.Processes, minProcs)
+	case l.CPUs > 0 && l.CPUs < minCPUs, l.CPUs > maxCPUs, math.IsNaN(l.CPUs), math.IsInf(l.CPUs, 0):
+		return l, invalid("Limits.CPUs", "%v; at least %v and at most %d, or negative for no limit", l.CPUs, minCPUs, maxCPUs)
+	case l.Processes > 0 && l.Processes < minProcs, l.Processes > maxProcs:
+		return l, invalid("Limits.Processes", "%d; at least %d and at most %d, or negative for no limit", l.Processes, minProcs, maxProcs)
 	case l.OpenFiles > 0 && l.OpenFiles < minFiles:
 		return l, invalid("Limits.OpenFiles", "%d; at least %d, or negative for no limit", l.OpenFiles, minFiles)
 	case l.Disk > 0 && l.Disk < rootfs.MinDisk, l.Disk > rootfs.MaxDisk:
@@ -144,23 +147,17 @@ func (o CreateOptions) check(maxKeepAlive time.Duration) error {
 	if err := checkMetadata(o.Metadata); err != nil {
 		return err
 	}
-	if err := checkKeepAlive("KeepAlive", o.KeepAlive, maxKeepAlive); err != nil {
+	if err := checkDuration("KeepAlive", o.KeepAlive, maxKeepAlive); err != nil {
 		return err
 	}
-	if o.Grace < 0 {
-		return invalid("Grace", "%v is negative", o.Grace)
-	}
-	if maxKeepAlive >= 0 && o.Grace > maxKeepAlive {
-		return tooLong("Grace", o.Grace, maxKeepAlive)
-	}
-	if err := checkEnv("Env", o.Env); err != nil {
+	if err := checkDuration("Grace", o.Grace, maxKeepAlive); err != nil {
 		return err
 	}
-	if o.Dir != "" && (!filepath.IsAbs(o.Dir) || len(o.Dir) > 4095 || strings.ContainsRune(o.Dir, 0)) {
-		return invalid("Dir", "%.64q is no absolute path", o.Dir)
+	if !utf8.ValidString(o.Template) { // which a store need not take
+		return invalid("Template", "%.64q is not UTF-8", o.Template)
 	}
-	if len(o.User) > 256 || strings.ContainsAny(o.User, "\x00\n") {
-		return invalid("User", `%.64q; a user is "name", "uid" or "uid:gid"`, o.User)
+	if field, reason := (rootfs.Config{User: o.User, Env: o.Env, Dir: o.Dir}).Fault(); field != "" {
+		return &InvalidError{field, reason}
 	}
 	if err := checkHostname(o.Hostname); err != nil {
 		return err
@@ -168,13 +165,29 @@ func (o CreateOptions) check(maxKeepAlive time.Duration) error {
 	if o.Network != NetworkNone && o.Network != NetworkHost {
 		return invalid("Network", "%d is none", o.Network)
 	}
-	if len(o.Mounts) > maxMounts {
-		return invalid("Mounts", "%d; at most %d", len(o.Mounts), maxMounts)
+	return checkMounts(o.Mounts)
+}
+
+// checkMounts checks each mount, and that none is in the way of a later one.
+func checkMounts(mounts []Mount) error {
+	if len(mounts) > maxMounts {
+		return invalid("Mounts", "%d; at most %d", len(mounts), maxMounts)
 	}
-	for _, m := range o.Mounts {
+	isDir := map[string]bool{} // by target
+	for _, m := range mounts {
 		if err := m.Check(); err != nil {
 			return invalid("Mounts", "%v", err)
 		}
+		if _, twice := isDir[m.Target]; twice {
+			return invalid("Mounts", "%.128q is the target of two: leave one out", m.Target)
+		}
+		for dir := path.Dir(m.Target); dir != "/"; dir = path.Dir(dir) {
+			if d, mounted := isDir[dir]; mounted && !d {
+				return invalid("Mounts", "%.128q is below %.128q, where a file is mounted: choose another target", m.Target, dir)
+			}
+		}
+		fi, err := os.Stat(m.Source)
+		isDir[m.Target] = err != nil || fi.IsDir()
 	}
 	return nil
 }
@@ -199,10 +212,10 @@ func checkMetadata(md map[string]string) error {
 	return nil
 }
 
-// checkKeepAlive checks the duration of a keep-alive; bound is as in Options, and not zero.
-func checkKeepAlive(field string, d, bound time.Duration) error {
+// checkDuration checks a keep-alive or a grace time; bound is as in Options, and not zero.
+func checkDuration(field string, d, bound time.Duration) error {
 	if d < 0 {
-		return invalid(field, "%v is negative; 0 cancels a keep-alive", d)
+		return invalid(field, "%v is negative; 0 is none", d)
 	}
 	if bound >= 0 && d > bound {
 		return tooLong(field, d, bound)
@@ -210,29 +223,12 @@ func checkKeepAlive(field string, d, bound time.Duration) error {
 	return nil
 }
 
-func checkEnv(field string, env []string) error {
-	n := 0
-	for _, kv := range env {
-		if i := strings.IndexByte(kv, '='); i <= 0 || strings.ContainsRune(kv, 0) {
-			return invalid(field, "%.64q is not KEY=value", kv)
-		}
-		n += len(kv) + 1
-	}
-	if n > maxEnvBytes {
-		return invalid(field, "%d bytes in all; at most %d", n, maxEnvBytes)
-	}
-	return nil
-}
+// hostname is what hostname(7) allows: elements that begin and end with a letter or a digit.
+var hostname = regexp.MustCompile(`^[a-zA-Z0-9]([a-zA-Z0-9-]*[a-zA-Z0-9])?(\.[a-zA-Z0-9]([a-zA-Z0-9-]*[a-zA-Z0-9])?)*$`)
 
-// checkHostname allows what hostname(7) does.
 func checkHostname(name string) error {
-	if len(name) > 63 || strings.HasPrefix(name, "-") {
-		return invalid("Hostname", "%.80q; at most 63 letters, digits, '-' and '.'", name)
-	}
-	for _, r := range name {
-		if (r < 'a' || r > 'z') && (r < 'A' || r > 'Z') && (r < '0' || r > '9') && r != '-' && r != '.' {
-			return invalid("Hostname", "%.80q; at most 63 letters, digits, '-' and '.'", name)
-		}
+	if name != "" && (len(name) > 63 || !hostname.MatchString(name)) {
+		return invalid("Hostname", "%.80q; at most 63 letters, digits, '-' and '.', with letters or digits beside each '.'", name)
 	}
 	return nil
 }

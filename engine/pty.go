@@ -56,7 +56,11 @@ func (c *Cmd) StartPTY(size WindowSize) (*PTY, error) {
 		}
 		size = size.orDefault()
 		cmd.PTY, cmd.Rows, cmd.Cols = true, size.Rows, size.Cols
-		process, master, err := c.sb.client.StartPTY(cmd)
+		ctx := c.context()
+		process, master, err := c.sb.client.StartPTY(ctx, cmd)
+		if err != nil && ctx.Err() != nil {
+			return ctx.Err()
+		}
 		if err != nil {
 			return c.startError(err)
 		}

@@ -256,7 +256,7 @@ func (s *Sandbox) Extend(ctx context.Context, d time.Duration) error {
 // setDeadline has the agent change the deadline, which decides, and has it remembered: before, so that who
 // looks never sees one that is too soon, and after, since it may be sooner.
 func (s *Sandbox) setDeadline(ctx context.Context, d time.Duration, extend bool) error {
-	if err := checkKeepAlive("keep-alive", d, s.e.maxKeepAlive); err != nil {
+	if err := checkDuration("keep-alive", d, s.e.maxKeepAlive); err != nil {
 		return err
 	}
 	return s.locked(ctx, func() error {

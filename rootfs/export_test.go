@@ -44,6 +44,9 @@ func (e entry) Kind() string {
 	}
 }
 
+// ParseConfig is parseConfig.
+var ParseConfig = parseConfig
+
 // What there is to test of the built-in template.
 var (
 	PlanBase = planBase

@@ -5,12 +5,14 @@
 package rootfs
 
 import (
+	"bytes"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
 	"io/fs"
 	"os"
+	"path"
 	"path/filepath"
 	"strings"
 )
@@ -138,7 +140,7 @@ func validName(name string) bool {
 	return true
 }
 
-func readConfig(name, path string) (config Config, err error) {
+func readConfig(name, path string) (Config, error) {
 	data, err := os.ReadFile(path)
 	if errors.Is(err, fs.ErrNotExist) {
 		return Config{}, nil
@@ -146,31 +148,61 @@ func readConfig(name, path string) (config Config, err error) {
 	if err != nil {
 		return Config{}, &TemplateError{name, path, reason(err)}
 	}
-	dec := json.NewDecoder(strings.NewReader(string(data)))
-	dec.DisallowUnknownFields()
-	if err := dec.Decode(&config); err != nil {
-		return Config{}, &TemplateError{name, path, err.Error()}
-	}
-	if _, err := dec.Token(); err != io.EOF {
-		return Config{}, &TemplateError{name, path, "there is something after the object"}
-	}
-	if fault := config.fault(); fault != "" {
+	config, fault := parseConfig(data)
+	if fault != "" {
 		return Config{}, &TemplateError{name, path, fault}
 	}
 	return config, nil
 }
 
-// fault is what is wrong with c; empty: nothing.
-func (c Config) fault() string {
-	if c.Dir != "" && (!filepath.IsAbs(c.Dir) || strings.ContainsRune(c.Dir, 0)) {
-		return "dir must be an absolute path"
+// parseConfig reads a Config, and tells what is wrong with it; empty: nothing.
+func parseConfig(data []byte) (config Config, fault string) {
+	dec := json.NewDecoder(bytes.NewReader(data))
+	dec.DisallowUnknownFields()
+	if err := dec.Decode(&config); err != nil {
+		return Config{}, err.Error()
 	}
+	if _, err := dec.Token(); err != io.EOF {
+		return Config{}, "there is something after the object"
+	}
+	if field, reason := config.Fault(); field != "" {
+		return Config{}, strings.ToLower(field) + ": " + reason
+	}
+	return config, ""
+}
+
+// pathMax is the length from which on the kernel takes no path, and nameMax that of the longest element.
+const (
+	pathMax = 4096
+	nameMax = 255
+)
+
+// The bounds of a Config.
+const (
+	maxUser = 256
+	maxEnv  = 1 << 20
+)
+
+// Fault tells which field of c can't be used, and what is wrong with it, short of what only the sandbox can tell.
+// The field is empty if nothing is.
+func (c Config) Fault() (field, reason string) {
+	if len(c.User) > maxUser || strings.ContainsAny(c.User, "\x00\n") {
+		return "User", fmt.Sprintf(`%.64q; a user is "name", "uid" or "uid:gid"`, c.User)
+	}
+	size := 0
 	for _, kv := range c.Env {
-		if strings.IndexByte(kv, '=') < 1 || strings.ContainsRune(kv, 0) {
-			return fmt.Sprintf("env: %.64q is not KEY=value", kv)
+		if strings.IndexByte(kv, '=') < 1 || strings.IndexByte(kv, 0) >= 0 {
+			return "Env", fmt.Sprintf("%.64q is not KEY=value", kv)
 		}
+		size += len(kv) + 1
 	}
-	return ""
+	if size > maxEnv {
+		return "Env", fmt.Sprintf("%d bytes in all; at most %d", size, maxEnv)
+	}
+	if c.Dir != "" && (!path.IsAbs(c.Dir) || len(c.Dir) >= pathMax || strings.IndexByte(c.Dir, 0) >= 0) {
+		return "Dir", fmt.Sprintf("%.64q is no absolute path of less than %d bytes", c.Dir, pathMax)
+	}
+	return "", ""
 }
 
 // check refuses a template whose mount points could lead a mount astray.

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+	"path"
 	"path/filepath"
 	"strings"
 )
@@ -83,24 +84,20 @@ type MountError struct {
 }
 
 func (e *MountError) Error() string {
-	return fmt.Sprintf("mount %q at %q: %s", e.Mount.Source, e.Mount.Target, e.Reason)
+	return fmt.Sprintf("mount %.128q at %.128q: %s", e.Mount.Source, e.Mount.Target, e.Reason)
 }
 
 // Check tells whether m can be mounted, by a *MountError.
 func (m Mount) Check() error {
 	fail := func(reason string) error { return &MountError{m, reason} }
+	if fault := targetFault(m.Target); fault != "" {
+		return fail("the target " + fault)
+	}
 	switch {
 	case !filepath.IsAbs(m.Source):
 		return fail("the source must be an absolute path")
-	case !filepath.IsAbs(m.Target) || filepath.Clean(m.Target) != m.Target || m.Target == "/":
-		return fail("the target must be an absolute path without . or .., and not /")
-	case strings.ContainsRune(m.Source+m.Target, 0):
-		return fail("a path holds a NUL byte")
-	}
-	for _, own := range []string{"/proc", "/sys", "/dev"} {
-		if m.Target == own || strings.HasPrefix(m.Target, own+"/") {
-			return fail("the target is in " + own + ", which is the sandbox's own")
-		}
+	case strings.IndexByte(m.Source, 0) >= 0:
+		return fail("the source holds a NUL byte")
 	}
 	fi, err := os.Stat(m.Source)
 	if errors.Is(err, fs.ErrNotExist) {
@@ -113,4 +110,27 @@ func (m Mount) Check() error {
 		return fail("the source is neither a directory nor a file")
 	}
 	return nil
+}
+
+// targetFault is what is wrong with where a mount is to be in a sandbox; empty: nothing.
+func targetFault(target string) string {
+	switch {
+	case !path.IsAbs(target) || path.Clean(target) != target || target == "/":
+		return "must be an absolute path without . or .., and not /"
+	case strings.IndexByte(target, 0) >= 0:
+		return "holds a NUL byte"
+	case len(target) >= pathMax:
+		return fmt.Sprintf("has %d bytes; a path has less than %d", len(target), pathMax)
+	}
+	for elem := range strings.SplitSeq(target, "/") {
+		if len(elem) > nameMax {
+			return fmt.Sprintf("has a name of %d bytes in it; at most %d", len(elem), nameMax)
+		}
+	}
+	for _, own := range []string{"/proc", "/sys", "/dev"} {
+		if target == own || strings.HasPrefix(target, own+"/") {
+			return "is in " + own + ", which is the sandbox's own"
+		}
+	}
+	return ""
 }

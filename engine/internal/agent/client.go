@@ -292,7 +292,7 @@ func (c *Client) request(ctx context.Context, op wire.Op, exit chan<- wire.Exit,
 	return id, ch, nil
 }
 
-// post makes a request whose answer nobody waits for.
+// post makes a small request whose answer nobody waits for, nor that an agent takes it which is slow to read.
 func (c *Client) post(op wire.Op, put func(*wire.Message)) error {
 	c.mu.Lock()
 	err := c.failure
@@ -307,7 +307,11 @@ func (c *Client) post(op wire.Op, put func(*wire.Message)) error {
 		return err
 	}
 	put(m)
-	return c.send(context.Background(), id, m, nil)
+	if err := c.conn.TrySend(m.Bytes()); !errors.Is(err, syscall.EAGAIN) {
+		return err
+	}
+	go func() { _ = c.conn.Send(m.Bytes()) }() // ends with the connection at the latest
+	return nil
 }
 
 // send sends a request. An agent that takes none keeps it waiting until ctx is done.
@@ -435,43 +439,49 @@ type Process struct {
 // Start starts a command. It borrows the descriptors files, one for each bit of cmd.Stdio. If ctx is done before
 // the agent has answered, a command that starts after all is killed.
 func (c *Client) Start(ctx context.Context, cmd wire.Command, files ...int) (*Process, error) {
+	p, fds, err := c.start(ctx, cmd, files)
+	wire.CloseAll(fds) // of which there should be none
+	return p, err
+}
+
+// start is Start, and gives the descriptors that the agent sent, which are the caller's.
+func (c *Client) start(ctx context.Context, cmd wire.Command, files []int) (*Process, []int, error) {
 	exit := make(chan wire.Exit, 1)
 	id, ch, err := c.request(ctx, wire.OpStart, exit, cmd.Put, files...)
 	if err != nil {
-		return nil, err
-	}
-	start := func(rep reply) (*Process, error) {
-		if rep.err != nil {
-			c.forget(id)
-			return nil, rep.err
-		}
-		wire.CloseAll(rep.fds)
-		return c.started(id, rep, exit)
+		return nil, nil, err
 	}
 	select {
 	case rep := <-ch:
-		return start(rep)
+		return c.started(id, rep, exit)
 	case <-ctx.Done():
 		go func() { // ends with the connection at the latest
-			if p, err := start(<-ch); err == nil {
+			p, fds, err := c.started(id, <-ch, exit)
+			wire.CloseAll(fds)
+			if err == nil {
 				_ = p.Signal(context.Background(), syscall.SIGKILL, true)
 			}
 		}()
-		return nil, context.Cause(ctx)
+		return nil, nil, context.Cause(ctx)
 	}
 }
 
 // maxPID is PID_MAX_LIMIT of proc_sys_kernel(5).
 const maxPID = 1 << 22
 
-// started is the command that the agent has started.
-func (c *Client) started(id uint32, rep reply, exit <-chan wire.Exit) (*Process, error) {
+// started is the command that the agent has started, with the descriptors that it sent.
+func (c *Client) started(id uint32, rep reply, exit <-chan wire.Exit) (*Process, []int, error) {
+	if rep.err != nil {
+		c.forget(id)
+		return nil, nil, rep.err
+	}
 	pid := rep.r.Uint()
 	if rep.r.Done() != nil || pid == 0 || pid > maxPID {
+		wire.CloseAll(rep.fds)
 		c.forget(id)
-		return nil, errReply
+		return nil, nil, errReply
 	}
-	return &Process{PID: int(pid), Exit: exit, c: c, id: id}, nil
+	return &Process{PID: int(pid), Exit: exit, c: c, id: id}, rep.fds, nil
 }
 
 // Signal signals a command, or its process group. It is os.ErrProcessDone if it has ended.

@@ -17,10 +17,45 @@ type request struct {
 	id  uint32
 	r   *wire.Reader
 	fds []int
+	raw int // the agent's end of the connection
 }
 
 // dial gives a client of an agent that answers each request as answer says, until that fails.
-func dial(t *testing.T, answer func(conn *wire.Conn, q request) error) *agent.Client {
+func dial(t testing.TB, answer func(conn *wire.Conn, q request) error) *agent.Client {
+	t.Helper()
+	c, fd := connect(t)
+	conn, err := wire.NewConn(fd)
+	if err != nil {
+		t.Fatal(err)
+	}
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		defer conn.Close()
+		for buf := make([]byte, wire.MaxMessage); ; {
+			b, fds, err := conn.Recv(buf)
+			if err != nil {
+				return
+			}
+			q := request{fds: fds, raw: fd}
+			if q.op, q.id, q.r, err = wire.Read(b); err == nil {
+				err = answer(conn, q)
+			}
+			wire.CloseAll(fds)
+			if err != nil {
+				return
+			}
+		}
+	}()
+	t.Cleanup(func() {
+		c.Close(agent.ErrClosed)
+		<-done
+	})
+	return c
+}
+
+// connect gives a client, and the agent's end of its connection, which is the caller's.
+func connect(t testing.TB) (*agent.Client, int) {
 	t.Helper()
 	dir, err := os.Open(t.TempDir())
 	if err != nil {
@@ -40,34 +75,7 @@ func dial(t *testing.T, answer func(conn *wire.Conn, q request) error) *agent.Cl
 	if err != nil {
 		t.Fatal(err)
 	}
-	conn, err := wire.NewConn(fd)
-	if err != nil {
-		t.Fatal(err)
-	}
-	done := make(chan struct{})
-	go func() {
-		defer close(done)
-		defer conn.Close()
-		for buf := make([]byte, wire.MaxMessage); ; {
-			b, fds, err := conn.Recv(buf)
-			if err != nil {
-				return
-			}
-			q := request{fds: fds}
-			if q.op, q.id, q.r, err = wire.Read(b); err == nil {
-				err = answer(conn, q)
-			}
-			wire.CloseAll(fds)
-			if err != nil {
-				return
-			}
-		}
-	}()
-	t.Cleanup(func() {
-		c.Close(agent.ErrClosed)
-		<-done
-	})
-	return c
+	return c, fd
 }
 
 // reply begins an answer that says that all went well.

@@ -68,7 +68,7 @@ func TestHostileTerminal(t *testing.T) {
 				return conn.Send(reply(q.id).Uint(tt.pid).Bytes(), tt.fds...)
 			})
 			before := openDescriptors(t)
-			p, f, err := c.StartPTY(wire.Command{Path: "sh", PTY: true})
+			p, f, err := c.StartPTY(t.Context(), wire.Command{Path: "sh", PTY: true})
 			if ok := err == nil; ok != tt.ok || ok != (p != nil && f != nil) {
 				t.Errorf("got %v, %v, %v, want ok %v", p, f, err, tt.ok)
 			}
@@ -136,7 +136,7 @@ func TestHostileAttach(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	before, since, err := p.Detach(true)
+	before, since, err := p.Detach(t.Context(), true)
 	if err != nil || before < 0 || since < 0 {
 		t.Errorf("missed %d and %d, %v, want no negative number", before, since, err)
 	}

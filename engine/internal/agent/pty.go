@@ -7,22 +7,20 @@ import (
 	"github.com/nestbox/nestbox/engine/internal/wire"
 )
 
-// StartPTY starts a command, which has PTY set, and gives its terminal's master, which is the caller's.
-func (c *Client) StartPTY(cmd wire.Command) (*Process, *os.File, error) {
-	exit := make(chan wire.Exit, 1)
-	id, rep, err := c.call(context.Background(), wire.OpStart, exit, cmd.Put)
+// StartPTY is Start for a command that has PTY set, and gives its terminal's master, which is the caller's.
+func (c *Client) StartPTY(ctx context.Context, cmd wire.Command) (*Process, *os.File, error) {
+	p, fds, err := c.start(ctx, cmd, nil)
 	if err != nil {
 		return nil, nil, err
 	}
-	p, err := c.started(id, rep, exit)
-	if err != nil || len(rep.fds) != 1 {
-		wire.CloseAll(rep.fds)
-		c.forget(id)
+	if len(fds) != 1 {
+		wire.CloseAll(fds)
+		c.forget(p.id)
 		return nil, nil, errReply
 	}
-	f, err := master(rep.fds[0])
+	f, err := master(fds[0])
 	if err != nil {
-		c.forget(id)
+		c.forget(p.id)
 		return nil, nil, err
 	}
 	return p, f, nil

@@ -252,30 +252,3 @@ func TestBytes(t *testing.T) {
 		t.Errorf("flags are %#x, want LOG's", p.Flags)
 	}
 }
-
-// FuzzCompile checks that what any profile compiles to is what the kernel takes and returns.
-func FuzzCompile(f *testing.F) {
-	f.Add([]byte(`{"defaultAction":"SCMP_ACT_ALLOW"}`), uint32(0), uint64(0))
-	f.Add([]byte(`{"defaultAction":"SCMP_ACT_KILL","flags":["SECCOMP_FILTER_FLAG_LOG"],"syscalls":[{"names":["clone","open"],"action":"SCMP_ACT_ERRNO","errnoRet":2,"args":[{"index":0,"value":255,"valueTwo":17,"op":"SCMP_CMP_MASKED_EQ"}]}]}`), uint32(56), uint64(17))
-	f.Add([]byte(`{"defaultAction":"SCMP_ACT_ERRNO","syscalls":[{"names":["read"],"action":"SCMP_ACT_ALLOW","args":[{"index":1,"value":4294967296,"op":"SCMP_CMP_LE"}]}]}`), uint32(0), uint64(1)<<33)
-	f.Fuzz(func(t *testing.T, text []byte, nr uint32, arg uint64) {
-		p := &specs.LinuxSeccomp{}
-		if json.Unmarshal(text, p) != nil {
-			return
-		}
-		for arch, audit := range map[string]uint32{"amd64": amd64, "arm64": arm64} {
-			if _, err := seccomp.Compile(p, arch); err != nil {
-				var serr *seccomp.Error
-				if !errors.As(err, &serr) {
-					t.Fatalf("%v is no *Error", err)
-				}
-				continue
-			}
-			run := machine(t, p, arch)
-			run(with(audit, nr, arg, arg, arg, arg, arg, arg))
-			if got := run(with(i386, nr, arg)); got != enosys {
-				t.Errorf("a foreign call is %#x", got)
-			}
-		}
-	})
-}

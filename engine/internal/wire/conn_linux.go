@@ -16,7 +16,7 @@ import (
 type Conn struct {
 	f    *os.File
 	rc   syscall.RawConn
-	turn chan struct{} // has an element while a SendContext waits
+	turn chan struct{} // has an element while somebody waits for the queue
 }
 
 // NewConn makes a Conn of a connected socket, which it takes.
@@ -88,14 +88,16 @@ func (c *Conn) Close() error { return c.f.Close() }
 
 // Send sends one message with descriptors, which stay the caller's. It waits while the other end's
 // queue is full.
-func (c *Conn) Send(b []byte, fds ...int) error { return c.send(true, b, fds) }
+func (c *Conn) Send(b []byte, fds ...int) error {
+	return c.SendContext(context.Background(), b, fds...)
+}
 
-// SendContext is Send, but waits until ctx is done at most.
+// SendContext is Send, but waits until ctx is done at most, also for others that wait.
 func (c *Conn) SendContext(ctx context.Context, b []byte, fds ...int) error {
 	if err := c.send(false, b, fds); !errors.Is(err, unix.EAGAIN) {
 		return err
 	}
-	select { // the deadline is for one at a time
+	select { // the deadline is for one at a time, and who is in rc.Write keeps others out
 	case c.turn <- struct{}{}:
 	case <-ctx.Done():
 		return context.Cause(ctx)
@@ -129,10 +131,16 @@ func (c *Conn) send(wait bool, b []byte, fds []int) error {
 		oob = unix.UnixRights(fds...)
 	}
 	var err error
-	werr := c.rc.Write(func(fd uintptr) bool {
+	send := func(fd uintptr) (done bool) {
 		err = ignoringEINTR(func() error { return unix.Sendmsg(int(fd), b, oob, nil, unix.MSG_NOSIGNAL) })
-		return err != unix.EAGAIN || !wait
-	})
+		return err != unix.EAGAIN
+	}
+	var werr error
+	if wait {
+		werr = c.rc.Write(send)
+	} else { // not by Write, which waits for another Write
+		werr = c.rc.Control(func(fd uintptr) { send(fd) })
+	}
 	if werr != nil {
 		return werr
 	}

@@ -2,14 +2,17 @@ package wire_test
 
 import (
 	"bytes"
+	"context"
 	"errors"
 	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"sync"
 	"testing"
+	"time"
 	"unsafe"
 
 	"github.com/nestbox/nestbox/engine/internal/wire"
@@ -438,5 +441,53 @@ func TestUnspillRefuses(t *testing.T) {
 	}
 	if _, err := wire.Unspill(-1); !errors.Is(err, unix.EBADF) {
 		t.Errorf("Unspill of no descriptor: %v, want EBADF", err)
+	}
+}
+
+// TestSendBesideOne has one wait for a queue that is full, without a bound. Others are bound by their own.
+func TestSendBesideOne(t *testing.T) {
+	a, b := pair(t)
+	var err error
+	for err == nil {
+		err = a.TrySend([]byte("m"))
+	}
+	first, stop := context.WithCancel(t.Context())
+	waiting := make(chan error, 1)
+	go func() { waiting <- a.SendContext(first, []byte("first")) }()
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	for name, send := range map[string]func() error{
+		"TrySend":     func() error { return a.TrySend([]byte("m")) },
+		"SendContext": func() error { return a.SendContext(ctx, []byte("m")) },
+	} {
+		done := make(chan error, 1)
+		go func() {
+			var err error
+			for range 1000 { // the first may not have begun to wait
+				if err = send(); err == nil {
+					break
+				}
+				runtime.Gosched()
+			}
+			done <- err
+		}()
+		select {
+		case err := <-done:
+			if !errors.Is(err, unix.EAGAIN) && !errors.Is(err, context.Canceled) {
+				t.Errorf("%s: %v, want EAGAIN or context.Canceled", name, err)
+			}
+		case <-time.After(20 * time.Second):
+			t.Fatalf("%s waits for another", name)
+		}
+	}
+	stop()
+	if err := <-waiting; !errors.Is(err, context.Canceled) {
+		t.Errorf("the first: %v, want context.Canceled", err)
+	}
+	if _, _, err := b.Recv(make([]byte, wire.MaxMessage)); err != nil {
+		t.Error(err)
+	}
+	if err := a.Send([]byte("m")); err != nil {
+		t.Error(err)
 	}
 }
