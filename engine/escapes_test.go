@@ -65,6 +65,7 @@ func TestEscapes(t *testing.T) {
 // shows that they are attempts.
 func TestEscapesWeakened(t *testing.T) {
 	keepSettings(t)
+	t.Cleanup(programs.Clear) // some 30 MiB, which tests of memory after this need not carry
 	eng, secret := escapesEngine(t)
 	for _, a := range attempts(t) {
 		if a.Weakened == "" {
