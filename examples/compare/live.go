@@ -17,7 +17,11 @@ import (
 // live measures what sandboxes take that wait, and how the tool does while there are so many. A tool goes on to the next
 // number as long as its time isn't up.
 func (b *bench) live(ctx context.Context) error {
-	if !b.wants(liveRows(b.counts[0])...) {
+	var rows []row
+	for _, n := range b.counts {
+		rows = append(rows, liveRows(n)...)
+	}
+	if !b.wants(rows...) {
 		return nil
 	}
 	return b.inTurns(ctx, 1, func(ctx context.Context, t *tool) error {
@@ -64,8 +68,8 @@ func (b *bench) crowd(ctx context.Context, t *tool) (err error) {
 			return err
 		}
 		if n >= 10 { // of fewer it is lost in what else goes on
-			b.results.add(rows[0], t.name, (m-memory)/float64(n)/(1<<20), nil)
-			b.results.add(rows[1], t.name, (f-files)/float64(n), nil)
+			_ = b.note(rows[0], t, (m-memory)/float64(n)/(1<<20), nil) // only an error can give one
+			_ = b.note(rows[1], t, (f-files)/float64(n), nil)
 		}
 		if err := b.among(ctx, t, boxes[n/2], rows[2:]); err != nil {
 			return err
@@ -81,18 +85,18 @@ func (b *bench) among(ctx context.Context, t *tool, sb *box, rows []row) error {
 			return err
 		}
 		create, _, err := t.parts(ctx)
-		if err := b.note(rows[0], t, create, err); err != nil {
+		if err := b.noteTime(rows[0], t, create, err); err != nil {
 			return err
 		}
 		if f := sb.ops[execTrue.name]; f != nil {
 			d, err := f(ctx)
-			if err := b.note(rows[1], t, d, err); err != nil {
+			if err := b.noteTime(rows[1], t, d, err); err != nil {
 				return err
 			}
 		}
 		if t.list != nil {
 			d, err := timed(func(ctx context.Context) error { _, err := t.list(ctx); return err })(ctx)
-			if err := b.note(rows[2], t, d, err); err != nil {
+			if err := b.noteTime(rows[2], t, d, err); err != nil {
 				return err
 			}
 		}

@@ -41,7 +41,7 @@ func (b *bench) arrivals(ctx context.Context, t *tool, w row, n int, interval ti
 			ctx, cancel := context.WithTimeout(ctx, 2*callTimeout)
 			defer cancel()
 			s, err := t.life(ctx, due)
-			errs[i] = b.note(w, t, s.first, err)
+			errs[i] = b.noteTime(w, t, s.first, err)
 		})
 	}
 	all.Wait()
@@ -101,7 +101,6 @@ func (b *bench) throughput(ctx context.Context) error {
 				return b.note(throughputRow, t, 0, err)
 			}
 		}
-		b.results.add(throughputRow, t.name, float64(done.Load())/took.Seconds(), nil)
-		return nil
+		return b.note(throughputRow, t, float64(done.Load())/took.Seconds(), nil)
 	})
 }

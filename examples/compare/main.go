@@ -163,8 +163,7 @@ func run(ctx context.Context, o options, w io.Writer) (err error) {
 		func(ctx context.Context) error {
 			return b.inside(ctx, o.rounds, execTrue, firstByte, writeSmall, readSmall, reconnect, pause, resume)
 		},
-		func(ctx context.Context) error { return b.inside(ctx, o.larges, writeLarge, readLarge) },
-		b.live,
+		b.live, b.files,
 	} {
 		known := len(b.results.rows)
 		if err := measure(ctx); err != nil {
@@ -191,20 +190,7 @@ func (b *bench) prepare() (err error) {
 		return err
 	}
 	// Users of the tools' sandboxes, who are nobody here, must reach the one and write to the other.
-	if err := errors.Join(os.Mkdir(b.scratch, 0o777), os.Chmod(b.scratch, 0o777), os.Chmod(b.dir, 0o755)); err != nil {
-		return err
-	}
-	if b.large, err = os.Create(filepath.Join(b.dir, "large")); err != nil {
-		return err
-	}
-	chunk := make([]byte, 1<<20)
-	for i := range chunk {
-		chunk[i] = byte(i * i >> 8) // no zeros: those can be left out of a file
-	}
-	for left := b.size; left > 0 && err == nil; left -= int64(len(chunk)) {
-		_, err = b.large.Write(chunk[:min(left, int64(len(chunk)))])
-	}
-	return err
+	return errors.Join(os.Mkdir(b.scratch, 0o777), os.Chmod(b.scratch, 0o777), os.Chmod(b.dir, 0o755))
 }
 
 // remove removes what prepare and the tools have made. It is not stopped by an interrupt.
@@ -217,9 +203,6 @@ func (b *bench) remove(tools []*tool) (err error) {
 				err = errors.Join(err, fmt.Errorf("clean up %s: %w", t.name, cerr))
 			}
 		}
-	}
-	if b.large != nil {
-		err = errors.Join(err, b.large.Close())
 	}
 	if err != nil || b.dir == "" { // what is left may still be in use
 		return err

@@ -6,6 +6,8 @@ import (
 	"context"
 	"errors"
 	"math/rand/v2"
+	"os"
+	"path/filepath"
 	"time"
 )
 
@@ -52,9 +54,9 @@ func (b *bench) inTurns(ctx context.Context, rounds int, f func(ctx context.Cont
 }
 
 // note adds a figure to a row, if that is wanted. Its error is one that ends it all.
-func (b *bench) note(w row, t *tool, d time.Duration, err error) error {
-	if b.only.MatchString(w.name) && (d > 0 || err != nil) {
-		b.results.addTime(w, t.name, d, err)
+func (b *bench) note(w row, t *tool, value float64, err error) error {
+	if b.only.MatchString(w.name) {
+		b.results.add(w, t.name, value, err)
 	}
 	if errors.Is(err, errPosture) {
 		return err
@@ -62,14 +64,23 @@ func (b *bench) note(w row, t *tool, d time.Duration, err error) error {
 	return nil
 }
 
-// wants tells whether one of rows is to be measured.
-func (b *bench) wants(rows ...row) bool {
+// noteTime is note for a time; zero: there is none to be had.
+func (b *bench) noteTime(w row, t *tool, d time.Duration, err error) error {
+	if d == 0 && err == nil {
+		return nil
+	}
+	return b.note(w, t, float64(d.Nanoseconds())/1e6, err)
+}
+
+// wants tells whether one of rows is to be measured, and gives those that are their places in the report.
+func (b *bench) wants(rows ...row) (some bool) {
 	for _, w := range rows {
 		if b.only.MatchString(w.name) {
-			return true
+			b.results.declare(w)
+			some = true
 		}
 	}
-	return false
+	return some
 }
 
 // await waits until a tool that has sandboxes ready has n.
@@ -94,10 +105,10 @@ func (b *bench) lives(ctx context.Context) error {
 			s.create, s.close, err = t.parts(ctx)
 		}
 		if err != nil {
-			return b.note(firstRow, t, 0, err)
+			return b.noteTime(firstRow, t, 0, err)
 		}
-		return errors.Join(b.note(createRow, t, s.create, nil), b.note(firstRow, t, s.first, nil),
-			b.note(closeRow, t, s.close, nil), b.note(wholeRow, t, s.whole, nil))
+		return errors.Join(b.noteTime(createRow, t, s.create, nil), b.noteTime(firstRow, t, s.first, nil),
+			b.noteTime(closeRow, t, s.close, nil), b.noteTime(wholeRow, t, s.whole, nil))
 	})
 }
 
@@ -135,7 +146,9 @@ func (b *bench) inside(ctx context.Context, rounds int, rows ...row) (err error)
 		}
 		sb, err := open(ctx)
 		if err != nil {
-			b.results.add(rows[0], t.name, 0, err)
+			if err := b.note(rows[0], t, 0, err); err != nil {
+				return err
+			}
 			continue
 		}
 		boxes[t] = sb
@@ -147,7 +160,7 @@ func (b *bench) inside(ctx context.Context, rounds int, rows ...row) (err error)
 	}
 	return b.inTurns(ctx, rounds, func(ctx context.Context, t *tool) error {
 		for _, w := range rows {
-			if boxes[t] == nil || boxes[t].ops[w.name] == nil || b.results.hopeless(w.name, t.name) {
+			if boxes[t] == nil || boxes[t].ops[w.name] == nil || !b.only.MatchString(w.name) || b.results.hopeless(w.name, t.name) {
 				continue
 			}
 			if err := b.some(ctx, t, w, boxes[t].ops[w.name]); err != nil {
@@ -165,7 +178,7 @@ func (b *bench) some(ctx context.Context, t *tool, w row, f op) error {
 		call, cancel := context.WithTimeout(ctx, callTimeout)
 		d, err := f(call)
 		cancel()
-		if err := b.note(w, t, d, err); err != nil {
+		if err := b.noteTime(w, t, d, err); err != nil {
 			return err
 		}
 		if err != nil || w == pause || w == resume || time.Since(begin) > 20*time.Millisecond {
@@ -173,4 +186,29 @@ func (b *bench) some(ctx context.Context, t *tool, w row, f op) error {
 		}
 	}
 	return nil
+}
+
+// files measures large files. The one that is copied is made now, and synced, and this comes last: while the host writes
+// it back, all that creates files waits.
+func (b *bench) files(ctx context.Context) (err error) {
+	if !b.wants(writeLarge, readLarge) {
+		return nil
+	}
+	if b.large, err = os.Create(filepath.Join(b.dir, "large")); err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, b.large.Close()) }()
+	chunk := make([]byte, 1<<20)
+	for i := range chunk {
+		chunk[i] = byte(i * i >> 8) // no zeros: those can be left out of a file
+	}
+	for left := b.size; left > 0; left -= int64(len(chunk)) {
+		if _, err := b.large.Write(chunk[:min(left, int64(len(chunk)))]); err != nil {
+			return err
+		}
+	}
+	if err := b.large.Sync(); err != nil {
+		return err
+	}
+	return b.inside(ctx, b.larges, writeLarge, readLarge)
 }

@@ -63,7 +63,7 @@ func (r report) medians(w io.Writer, keep func(row) bool) {
 	tools := r.results.used(r.names(), keep)
 	fmt.Fprintln(w, "| | "+strings.Join(tools, " | ")+" |\n|---"+strings.Repeat("|--:", len(tools))+"|")
 	for _, row := range r.results.rows {
-		if !keep(row) {
+		if !keep(row) || len(r.results.cells[row.name]) == 0 {
 			continue
 		}
 		yardstick, value := r.results.yardstick(row)

@@ -8,7 +8,6 @@ import (
 	"slices"
 	"strings"
 	"sync"
-	"time"
 )
 
 // The units of rows.
@@ -37,20 +36,27 @@ type cell struct {
 // results are safe for concurrent use.
 type results struct {
 	mu    sync.Mutex
-	rows  []row // in the order in which they were first measured
+	rows  []row // in the order in which they were declared
 	cells map[string]map[string]*cell
 }
 
 func newResults() *results { return &results{cells: map[string]map[string]*cell{}} }
 
-// add adds a figure, or a failure, of a tool to a row.
-func (r *results) add(w row, tool string, value float64, err error) {
+// declare adds a row, which has no figures yet, unless it is there.
+func (r *results) declare(w row) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if r.cells[w.name] == nil {
 		r.rows = append(r.rows, w)
 		r.cells[w.name] = map[string]*cell{}
 	}
+}
+
+// add adds a figure, or a failure, of a tool to a row.
+func (r *results) add(w row, tool string, value float64, err error) {
+	r.declare(w)
+	r.mu.Lock()
+	defer r.mu.Unlock()
 	c := r.cells[w.name][tool]
 	if c == nil {
 		c = &cell{}
@@ -63,10 +69,6 @@ func (r *results) add(w row, tool string, value float64, err error) {
 	if c.failures++; c.err == nil {
 		c.err = err
 	}
-}
-
-func (r *results) addTime(w row, tool string, d time.Duration, err error) {
-	r.add(w, tool, float64(d.Nanoseconds())/1e6, err)
 }
 
 // cell gives what is known of a tool in a row.
@@ -103,6 +105,9 @@ func (r *results) yardstick(w row) (tool string, value float64) {
 // print prints a line for each row from the first on, as it stands.
 func (r *results) print(w io.Writer, tools []string, first int) {
 	for _, row := range r.rows[first:] {
+		if len(r.cells[row.name]) == 0 {
+			continue
+		}
 		fmt.Fprintf(w, "%-32s", row.name)
 		for _, tool := range tools {
 			if c := r.cell(row.name, tool); len(c.values)+c.failures > 0 {
