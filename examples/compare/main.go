@@ -125,7 +125,7 @@ func (b *bench) all() []*tool {
 		b.nestbox(false), b.nestbox(true), b.host(), b.bubblewrap(),
 		b.bundles("runc", "runc", "apt-get install runc", "`runc run`, confined as Nestbox (own user ids, namespaces, capabilities, limits), but without a seccomp filter; the host's /usr"),
 		b.bundles("crun", "crun", "apt-get install crun", "as runc"),
-		b.bundles("gVisor", "runsc", "CGO_ENABLED=0 go install gvisor.dev/gvisor/runsc@go", "`runsc --ignore-cgroups --network=none run`, with runc's bundle", "--ignore-cgroups", "--network=none"),
+		b.bundles("gVisor", "runsc", "CGO_ENABLED=0 go install gvisor.dev/gvisor/runsc@latest", "`runsc --ignore-cgroups --network=none run`, with runc's bundle", "--ignore-cgroups", "--network=none"),
 		b.podman(), b.docker(),
 		{name: "go-judge", program: "go-judge", install: "go install github.com/criyle/go-judge/cmd/go-judge@latest"},
 		{name: "nsjail", program: "nsjail", install: "build it from github.com/google/nsjail"},
@@ -170,6 +170,11 @@ func run(ctx context.Context, o options, w io.Writer) (err error) {
 			return err
 		}
 		b.results.print(w, r.names(), known)
+	}
+	for _, t := range b.tools {
+		if t.broken != nil {
+			r.missing = append(r.missing, absence{t.name, fmt.Errorf("ended early: %w", t.broken)})
+		}
 	}
 	r.made = fmt.Sprintf("Made by `go run . %s` in examples/compare, on %s, in %v.", strings.Join(os.Args[1:], " "),
 		begin.UTC().Format(time.DateOnly), time.Since(begin).Round(time.Second))

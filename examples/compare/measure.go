@@ -35,19 +35,25 @@ var small = make([]byte, 4096)
 const callTimeout = time.Minute
 
 // inTurns has each tool do something in each of some rounds. Their order is another one each time, so that what disturbs
-// the machine hits them alike. A pool is full again before the next. An error ends it all: those of tools are figures.
+// the machine hits them alike. A pool is full again before the next. A tool whose error f gives has no turn any more; what
+// ends it all is an interrupt, and a sandbox that isn't isolated as promised.
 func (b *bench) inTurns(ctx context.Context, rounds int, f func(ctx context.Context, t *tool) error) error {
 	for range rounds {
 		for _, i := range rand.Perm(len(b.tools)) {
+			t := b.tools[i]
+			if t.broken != nil {
+				continue
+			}
 			turn, cancel := context.WithTimeout(ctx, 10*callTimeout)
-			err := f(turn, b.tools[i])
+			err := f(turn, t)
 			if err == nil { // what it makes anew must not be in the way of the next
-				err = b.tools[i].await(turn, 1)
+				err = t.await(turn, 1)
 			}
 			cancel()
-			if err = errors.Join(err, context.Cause(ctx)); err != nil {
-				return err
+			if ctx.Err() != nil || errors.Is(err, errPosture) {
+				return errors.Join(err, context.Cause(ctx))
 			}
+			t.broken = err
 		}
 	}
 	return nil
@@ -100,6 +106,8 @@ func (b *bench) lives(ctx context.Context) error {
 		if b.results.hopeless(firstRow.name, t.name) {
 			return nil
 		}
+		ctx, cancel := context.WithTimeout(ctx, callTimeout)
+		defer cancel()
 		s, err := t.life(ctx, time.Now())
 		if err == nil && t.run != nil && t.create != nil { // what run does at once is to be seen part by part
 			s.create, s.close, err = t.parts(ctx)
@@ -141,7 +149,7 @@ func (b *bench) inside(ctx context.Context, rounds int, rows ...row) (err error)
 		if open == nil {
 			open = t.create
 		}
-		if t.ready != nil { // from the pool come the same sandboxes
+		if t.ready != nil || t.broken != nil { // from the pool come the same sandboxes
 			continue
 		}
 		sb, err := open(ctx)

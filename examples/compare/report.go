@@ -42,7 +42,7 @@ func (r report) markdown(w io.Writer, chart string) {
 	if chart != "" {
 		fmt.Fprintf(w, "![Time from create to the first command's result](%s)\n\n", chart)
 	}
-	fmt.Fprint(w, "Medians, and how many times the row's yardstick, which is **bold**. ", strings.Join(r.notes, " "), "\n\n")
+	fmt.Fprint(w, "Medians, and how many times the row's yardstick, which is **bold**; of what is per second more is better. ", strings.Join(r.notes, " "), "\n\n")
 	r.medians(w, isSingle)
 	if slices.ContainsFunc(r.results.rows, isLive) {
 		fmt.Fprint(w, "\nWhile so many sandboxes are live, all of them idle:\n\n")

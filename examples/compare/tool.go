@@ -12,6 +12,8 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
+	"runtime/debug"
 	"strings"
 	"syscall"
 	"time"
@@ -26,6 +28,7 @@ type tool struct {
 	install string // how to have that
 	how     string // how it is run here, for the report
 	opened  bool
+	broken  error // why it has no turn any more; nil: it has
 
 	open  func(ctx context.Context) error // once, before all others
 	close func(ctx context.Context) error // removes whatever is there still, also after an interrupt
@@ -84,10 +87,11 @@ func (t *tool) life(ctx context.Context, start time.Time) (s span, err error) {
 	return s, err
 }
 
-// version is what a tool's program says that it is, or else what the go command noted in it.
+// version is what a tool's program says that it is, or else what the go command noted in it. Without a program it is that
+// of this one.
 func (t *tool) version(ctx context.Context) string {
 	if t.program == "" {
-		return ""
+		return thisVersion()
 	}
 	out, _ := exec.CommandContext(ctx, t.program, "--version").Output() // an error is an empty version
 	line, _, _ := strings.Cut(string(out), "\n")
@@ -98,6 +102,21 @@ func (t *tool) version(ctx context.Context) string {
 		}
 	}
 	return strings.TrimSpace(line)
+}
+
+// thisVersion names the Go release, and the commit if it was noted, which go run doesn't.
+func thisVersion() string {
+	version := runtime.Version()
+	info, ok := debug.ReadBuildInfo()
+	if !ok {
+		return version
+	}
+	for _, s := range info.Settings {
+		if s.Key == "vcs.revision" {
+			version += ", commit " + s.Value[:min(len(s.Value), 12)]
+		}
+	}
+	return version
 }
 
 // start finds a tool, opens it and tries it. An error is why it is left out.
