@@ -88,8 +88,12 @@ func (r *results) hopeless(name, tool string) bool {
 }
 
 // yardstick gives the tool by which the others are measured in a row, and its median; empty: there is none. It is the
-// host where that does the same without a sandbox, else the least of what is a sandbox.
+// host where that does the same without a sandbox, else the least of what is a sandbox. What is taken of the host has none:
+// it can be nothing.
 func (r *results) yardstick(w row) (tool string, value float64) {
+	if w.unit != millis && w.unit != perSecond {
+		return "", 0
+	}
 	tools := []string{"bubblewrap", "runc"}
 	if w.host {
 		tools = []string{"host"}
