@@ -5,6 +5,8 @@
 //
 //	cd examples/compare && go run .
 //
+// With -live=1,10,100,1000 -patience=1m it also tells how a thousand sandboxes do, where there are some 4 GiB for them.
+//
 // It needs root. What isn't installed, or can't run here, is left out, and the report says why.
 //
 // Each sandbox of Nestbox's that is timed alone is asked how the kernel confines it, outside of the time that is
@@ -53,6 +55,7 @@ type options struct {
 	only, which           *regexp.Regexp
 	dir, out              string
 	cold                  string // the name of the tool whose sandboxes another has too
+	said                  string // the flags that tell how it is measured, not where
 }
 
 func main() {
@@ -89,6 +92,11 @@ func parse(args []string) (o options, err error) {
 	if err := f.Parse(args); err != nil {
 		return o, err
 	}
+	f.Visit(func(flag *flag.Flag) {
+		if flag.Name != "dir" && flag.Name != "o" {
+			o.said += fmt.Sprintf(" -%s=%s", flag.Name, flag.Value)
+		}
+	})
 	o.loads, o.larges, o.arriving, o.warm = 2, 2, 25, 8
 	if *quick {
 		o.rounds, o.loads, o.larges, o.arriving, o.warm = 2, 1, 1, 5, 2
@@ -176,7 +184,7 @@ func run(ctx context.Context, o options, w io.Writer) (err error) {
 			r.missing = append(r.missing, absence{t.name, fmt.Errorf("ended early: %w", t.broken)})
 		}
 	}
-	r.made = fmt.Sprintf("Made by `go run . %s` in examples/compare, on %s, in %v.", strings.Join(os.Args[1:], " "),
+	r.made = fmt.Sprintf("Made by `go run .%s` in examples/compare, on %s, in %v.", o.said,
 		begin.UTC().Format(time.DateOnly), time.Since(begin).Round(time.Second))
 	r.notes = []string{fmt.Sprintf("Each of %d rounds went round all tools, in another order each time, except for what is staggered (%d rounds of %d, one each %v), "+
 		"done at once or on all cores (one), and the large file of %d MiB (%d).", o.rounds, o.loads, o.arriving, o.interval, o.size>>20, o.larges),

@@ -34,6 +34,9 @@ var small = make([]byte, 4096)
 // callTimeout is for one thing that a tool does.
 const callTimeout = time.Minute
 
+// settle is how long the kernel has to remove what the tool before has left, before the next one's turn.
+const settle = 20 * time.Millisecond
+
 // inTurns has each tool do something in each of some rounds. Their order is another one each time, so that what disturbs
 // the machine hits them alike. A pool is full again before the next. A tool whose error f gives has no turn any more; what
 // ends it all is an interrupt, and a sandbox that isn't isolated as promised.
@@ -44,6 +47,7 @@ func (b *bench) inTurns(ctx context.Context, rounds int, f func(ctx context.Cont
 			if t.broken != nil {
 				continue
 			}
+			time.Sleep(settle)
 			turn, cancel := context.WithTimeout(ctx, 10*callTimeout)
 			err := f(turn, t)
 			if err == nil { // what it makes anew must not be in the way of the next
