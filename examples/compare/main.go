@@ -186,7 +186,7 @@ func run(ctx context.Context, o options, w io.Writer) (err error) {
 	}
 	r.made = fmt.Sprintf("Made by `go run .%s` in examples/compare, on %s, in %v.", o.said,
 		begin.UTC().Format(time.DateOnly), time.Since(begin).Round(time.Second))
-	r.notes = []string{fmt.Sprintf("Each of %d rounds went round all tools, in another order each time, except for what is staggered (%d rounds of %d, one each %v), "+
+	r.notes = []string{fmt.Sprintf("Each of %d rounds went round all tools, in another order each time, except for what is staggered (%d × %d, one each %v), "+
 		"done at once or on all cores (one), and the large file of %d MiB (%d).", o.rounds, o.loads, o.arriving, o.interval, o.size>>20, o.larges),
 		"The first result of tools with a program of their own is there when that ends, and so does the sandbox. “Create” there is until a command can be run in it.",
 		"Their files are read and written by `cat` in the sandbox, on a directory of the host's."}

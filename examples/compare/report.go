@@ -5,7 +5,6 @@ package main
 import (
 	"fmt"
 	"io"
-	"slices"
 	"strings"
 )
 
@@ -44,7 +43,7 @@ func (r report) markdown(w io.Writer, chart string) {
 	}
 	fmt.Fprint(w, "Medians, and how many times the row's yardstick, which is **bold**; of what is per second more is better. ", strings.Join(r.notes, " "), "\n\n")
 	r.medians(w, isSingle)
-	if slices.ContainsFunc(r.results.rows, isLive) {
+	if len(r.results.used(r.names(), isLive)) > 0 {
 		fmt.Fprint(w, "\nWhile so many sandboxes are live, all of them idle:\n\n")
 		r.medians(w, isLive)
 	}
@@ -103,8 +102,15 @@ func (c cell) text(yardstick bool, value float64) string {
 	return text
 }
 
-// tails writes a table of the rows whose slowest cases matter.
+// tails writes what there is beside medians: a table of the rows whose slowest cases matter, and the failures.
 func (r report) tails(w io.Writer) {
+	if len(r.results.used(r.names(), func(w row) bool { return w.tail })) > 0 {
+		r.percentiles(w)
+	}
+	r.failures(w)
+}
+
+func (r report) percentiles(w io.Writer) {
 	fmt.Fprint(w, "\n| ms | | median | 95th percentile | 99th | of | failures |\n|---|---|--:|--:|--:|--:|--:|\n")
 	for _, row := range r.results.rows {
 		if !row.tail {
@@ -128,6 +134,10 @@ func (r report) tails(w io.Writer) {
 			name = "" // once is enough
 		}
 	}
+}
+
+// failures says why what failed did so first.
+func (r report) failures(w io.Writer) {
 	for _, row := range r.results.rows {
 		for _, tool := range r.names() {
 			if c := r.results.cell(row.name, tool); c.err != nil {
