@@ -13,6 +13,7 @@ import (
 	"os/signal"
 	"syscall"
 	"time"
+	"unsafe"
 
 	"golang.org/x/sys/unix"
 )
@@ -45,10 +46,7 @@ func main() {
 			os.Exit(exitSetup)
 		}
 	}
-	// A signal that isn't asked for would end the agent by its default action. They must not be ignored
-	// either: a command would inherit that.
-	signals := make(chan os.Signal, 1)
-	signal.Notify(signals)
+	defaultSignals()
 	orphans := make(chan os.Signal, 1)
 	signal.Notify(orphans, unix.SIGCHLD)
 
@@ -77,6 +75,24 @@ const (
 	exitSetup
 	exitListen
 )
+
+// defaultSignals gives all signals but those that the Go runtime needs their default action, which for PID 1 is none,
+// whoever sends them; see pid_namespaces(7). The runtime's own would be to end the agent. They must not be ignored either:
+// a command would inherit that.
+func defaultSignals() {
+	const last, mask = 64, 8
+	var action [4]uint64 // struct sigaction of the kernel's, with SIG_DFL
+	for sig := syscall.Signal(1); sig <= last; sig++ {
+		switch sig {
+		case unix.SIGKILL, unix.SIGSTOP, unix.SIGCHLD, unix.SIGURG, sigThreads:
+		default:
+			_, _, _ = unix.RawSyscall6(unix.SYS_RT_SIGACTION, uintptr(sig), uintptr(unsafe.Pointer(&action)), 0, mask, 0, 0)
+		}
+	}
+}
+
+// sigThreads is what the Go runtime has its threads make a system call by. It takes no harm of one that another sent.
+const sigThreads = syscall.Signal(33)
 
 func undumpable() error {
 	return unix.Prctl(unix.PR_SET_DUMPABLE, 0, 0, 0, 0)
