@@ -19,9 +19,9 @@ const (
 	slots    = (0x8000_0000 - firstUID) / container.IDs
 )
 
-// idRegistry keeps who has which range: a symbolic link for each, named by its number and leading to the
-// sandbox's directory. A range whose sandbox has no directory any more is free. The place is emptied when
-// the host starts.
+// idRegistry keeps who has which range: a symbolic link for each, named by its number and leading to the directory that
+// the sandbox was made in, whose name is that of its cgroup. A range of which neither is there any more is free. The place
+// is emptied when the host starts.
 type idRegistry struct{ dir string }
 
 var ids = idRegistry{"/run/nestbox/ids"}
@@ -44,7 +44,7 @@ func (r idRegistry) locked(f func() error) error {
 
 func (r idRegistry) link(slot int) string { return filepath.Join(r.dir, strconv.Itoa(slot)) }
 
-// take takes a range for the sandbox whose directory, which is there, is dir, and gives its first id.
+// take takes a range for the sandbox that is being made in dir, which is there, and gives its first id.
 func (r idRegistry) take(dir string) (uid uint32, err error) {
 	err = r.locked(func() error {
 		start := rand.IntN(slots)
@@ -65,19 +65,7 @@ func (r idRegistry) take(dir string) (uid uint32, err error) {
 	return uid, err
 }
 
-// move moves a sandbox's directory, with its range.
-func (r idRegistry) move(uid uint32, from, to string) error {
-	return r.locked(func() error {
-		if err := os.Rename(from, to); err != nil {
-			return err
-		}
-		link := r.link(int(uid-firstUID) / container.IDs)
-		tmp := link + ".new" // which sweep ignores
-		return errors.Join(remove(tmp), os.Symlink(to, tmp), os.Rename(tmp, link))
-	})
-}
-
-// release gives back the range of the sandbox whose directory was dir.
+// release gives back the range of the sandbox that was made in dir.
 func (r idRegistry) release(dir string, uid uint32) error {
 	return r.locked(func() error {
 		slot := int(uid-firstUID) / container.IDs
@@ -109,6 +97,9 @@ func (r idRegistry) stale(slot int) bool {
 	if err != nil {
 		return false
 	}
-	_, err = os.Lstat(dir)
-	return errors.Is(err, fs.ErrNotExist)
+	if _, err := os.Lstat(dir); !errors.Is(err, fs.ErrNotExist) {
+		return false
+	}
+	left, err := container.HasCgroup(filepath.Base(dir)) // it was claimed, and has moved
+	return err == nil && !left
 }

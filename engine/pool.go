@@ -32,6 +32,8 @@ type PoolSpec struct {
 const (
 	maxPool       = 4096
 	warmupTimeout = time.Minute
+	// settleTime is how long a full pool waits after a claim before it makes another.
+	settleTime = 20 * time.Millisecond
 	// refillDelay is how long refilling pauses after an error, twice as long after each that follows.
 	refillDelay, maxRefillDelay = 250 * time.Millisecond, 30 * time.Second
 )
@@ -190,8 +192,8 @@ func (p *pool) wakeUp() {
 	}
 }
 
-// fill keeps the stocks full until ctx is done. It makes one sandbox at a time, and rests as long as that took: the
-// host has other things to do.
+// fill keeps the stocks full until ctx is done. It makes one sandbox at a time, and rests for a part of the time that it
+// took, the longer the fuller the stock is: the host has other things to do.
 func (p *pool) fill(ctx context.Context) {
 	delay := refillDelay
 	for {
@@ -202,6 +204,11 @@ func (p *pool) fill(ctx context.Context) {
 				return
 			case <-p.wake:
 			}
+			select { // what was claimed is about to be used
+			case <-ctx.Done():
+				return
+			case <-time.After(settleTime):
+			}
 			continue
 		}
 		start := time.Now()
@@ -209,8 +216,8 @@ func (p *pool) fill(ctx context.Context) {
 		if err != nil && ctx.Err() != nil {
 			return
 		}
-		p.add(s, u, err)
-		rest := time.Since(start)
+		full := p.add(s, u, err)
+		rest := time.Duration(full * float64(time.Since(start)))
 		if err == nil {
 			delay = refillDelay
 		} else {
@@ -231,7 +238,7 @@ func (p *pool) emptiest() (emptiest *stock) {
 	defer p.mu.Unlock()
 	least := 1.0
 	for _, s := range p.stocks {
-		if full := float64(len(s.ready)) / float64(s.spec.Size); full < least {
+		if full := s.full(); full < least {
 			least, emptiest = full, s
 		}
 	}
@@ -275,12 +282,12 @@ func (u *unclaimed) warmUp(ctx context.Context, argv []string) error {
 
 var errWarmup = fmt.Errorf("PoolSpec.Warmup: not done after %v", warmupTimeout)
 
-// add adds a sandbox to a stock, unless making it was an error.
-func (p *pool) add(s *stock, u *unclaimed, err error) {
+// add adds a sandbox to a stock, unless making it was an error, and tells how full that is now.
+func (p *pool) add(s *stock, u *unclaimed, err error) (full float64) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if s.err = err; err != nil {
-		return
+		return s.full()
 	}
 	u.pooled = true
 	s.ready = append(s.ready, u)
@@ -293,7 +300,11 @@ func (p *pool) add(s *stock, u *unclaimed, err error) {
 			}
 		}
 	})
+	return s.full()
 }
+
+// full is how full the stock is, 1 if it is. The caller has the pool's mutex.
+func (s *stock) full() float64 { return float64(len(s.ready)) / float64(s.spec.Size) }
 
 // remove takes a sandbox out of a stock. It is false if it isn't there.
 func (p *pool) remove(s *stock, u *unclaimed) bool {

@@ -335,6 +335,7 @@ func TestPoolReplaces(t *testing.T) {
 			if err := syscall.Kill(pid, syscall.SIGKILL); err != nil {
 				t.Error(err)
 			}
+			eventually(t, 10*time.Second, "the process is gone", func() bool { return !running(pid) })
 		}
 	}
 	sb := create(t, eng, engine.CreateOptions{})

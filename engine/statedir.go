@@ -232,13 +232,19 @@ func (s stateDir) writeFacts(id string, f facts) (err error) {
 	return nil
 }
 
-// write writes facts to a new file.
+// write writes facts to a file that is new, or has less of them. It isn't cut off first: ext4 would then start to write
+// the new content to the disk when the file is closed, see auto_da_alloc in ext4(5).
 func (f facts) write(path string) error {
 	data, err := json.Marshal(f)
 	if err != nil {
 		return err
 	}
-	return os.WriteFile(path, data, 0o600)
+	file, err := os.OpenFile(path, os.O_CREATE|os.O_WRONLY, 0o600)
+	if err != nil {
+		return err
+	}
+	_, err = file.Write(data)
+	return errors.Join(err, file.Close())
 }
 
 // lease is what facts know of a lease.

@@ -66,7 +66,7 @@ func (e *Engine) clear(dir string, f facts) error {
 		e.removeTree(aside)
 	}
 	if f.UID > 0 {
-		if err := ids.release(dir, f.UID); err != nil {
+		if err := ids.release(e.state.unclaimed(cgroup), f.UID); err != nil {
 			return err
 		}
 	}

@@ -26,6 +26,7 @@ type unclaimed struct {
 	tmpl   rootfs.Template
 	order  order         // that it was made for
 	client *agent.Client // nil: not yet
+	info   wire.Info     // what the agent has told
 
 	pooled  bool          // it was in the pool
 	claimed chan struct{} // closed when it isn't in the pool any more
@@ -128,7 +129,8 @@ func (u *unclaimed) start() error {
 func (u *unclaimed) hold(ctx context.Context) error {
 	cfg := u.order.config(u.tmpl)
 	cfg.Seccomp, cfg.SeccompFlags = string(u.order.filter.Bytes()), u.order.filter.Flags
-	if _, err := u.client.Hold(ctx, &cfg); err != nil {
+	var err error
+	if u.info, err = u.client.Hold(ctx, &cfg); err != nil {
 		return u.order.configError(err)
 	}
 	stepHook("create hold")
@@ -136,16 +138,24 @@ func (u *unclaimed) hold(ctx context.Context) error {
 		return err
 	}
 	if u.order.limits.Memory > 0 {
-		return container.SetLimits(u.facts.Cgroup, container.Limits{Memory: u.order.limits.Memory})
+		err = container.SetLimits(u.facts.Cgroup, container.Limits{Memory: u.order.limits.Memory})
 	}
-	return nil
+	if err != nil {
+		return err
+	}
+	return u.facts.write(u.factsFile()) // that there is a file takes longest
 }
+
+func (u *unclaimed) factsFile() string { return filepath.Join(u.path, factsFile) }
 
 // claim makes the sandbox that of who asked for o, and has it remembered. With an error it is to be discarded.
 func (u *unclaimed) claim(ctx context.Context, o order) (*Sandbox, error) {
 	id := u.facts.Cgroup
-	if u.pooled { // IDs sort by time
-		var err error
+	if u.pooled {
+		if !u.facts.alive() { // which it may not have told yet
+			return nil, agent.ErrGone
+		}
+		var err error // IDs sort by time
 		if id, err = newID(); err != nil {
 			return nil, err
 		}
@@ -161,11 +171,8 @@ func (u *unclaimed) claim(ctx context.Context, o order) (*Sandbox, error) {
 	if err := u.change(o); err != nil {
 		return nil, err
 	}
-	cfg := o.config(u.tmpl)
-	cfg.Grace, cfg.KeepAlive = o.opts.Grace, o.opts.KeepAlive
-	info, err := u.client.Configure(ctx, cfg)
-	if err != nil {
-		return nil, o.configError(err)
+	if err := u.configure(ctx, o); err != nil {
+		return nil, err
 	}
 	stepHook("create claim")
 	if err := context.Cause(ctx); err != nil {
@@ -180,19 +187,19 @@ func (u *unclaimed) claim(ctx context.Context, o order) (*Sandbox, error) {
 	}
 	stepHook("create record")
 	u.e.emit(lease.Event{Kind: lease.EventCreated, ID: id, ExpiresAt: l.ExpiresAt})
-	sb := u.e.handle(id, f.Cgroup, u.dir, u.client, held(info))
+	sb := u.e.handle(id, f.Cgroup, u.dir, u.client, held(u.info))
 	sb.tap = tap.From(ctx)
 	return sb, nil
 }
 
 // publish makes the sandbox's directory that of the sandbox id, complete with its facts.
 func (u *unclaimed) publish(id string) error {
-	if err := u.facts.write(filepath.Join(u.path, factsFile)); err != nil {
+	if err := u.facts.write(u.factsFile()); err != nil {
 		return err
 	}
 	stepHook("create facts")
 	path := u.e.state.sandbox(id)
-	if err := ids.move(u.facts.UID, u.path, path); err != nil {
+	if err := os.Rename(u.path, path); err != nil {
 		return err
 	}
 	u.path = path
@@ -223,6 +230,17 @@ func (u *unclaimed) change(o order) error {
 		return nil
 	}
 	return container.SetHostname(u.facts.PID, o.opts.Hostname)
+}
+
+// configure tells the agent what it wasn't told when the sandbox was made, if there is anything.
+func (u *unclaimed) configure(ctx context.Context, o order) (err error) {
+	cfg, told := o.config(u.tmpl), u.order.config(u.tmpl)
+	cfg.Grace, cfg.KeepAlive = o.opts.Grace, o.opts.KeepAlive
+	if cfg.Grace == 0 && cfg.KeepAlive == 0 && cfg.OpenFiles == told.OpenFiles && cfg.StartsLike(told) {
+		return nil
+	}
+	u.info, err = u.client.Configure(ctx, cfg)
+	return o.configError(err)
 }
 
 // record has the sandbox remembered. Another engine that opens may have found it, and been faster.

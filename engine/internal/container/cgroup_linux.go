@@ -214,6 +214,15 @@ func RemoveCgroup(id string) error {
 	return nil
 }
 
+// HasCgroup tells whether a sandbox has a cgroup, as it has as long as it has processes.
+func HasCgroup(id string) (bool, error) {
+	m, err := cgroup(id)
+	if err != nil {
+		return false, err
+	}
+	return m.Exists(), nil
+}
+
 // Freeze stops all processes of a sandbox, the agent too, until Thaw or Kill.
 func Freeze(id string) error {
 	m, err := cgroup(id)

@@ -55,8 +55,8 @@ func TestSpecOfEverySandbox(t *testing.T) {
 			if got, want := spec.Linux.Resources.Devices, []specs.LinuxDeviceCgroup{{Allow: false, Access: "rwm"}}; !reflect.DeepEqual(got, want) {
 				t.Errorf("device rules are %v, want %v", got, want)
 			}
-			if p := spec.Process; len(p.Env) > 0 || p.Cwd != "/" || p.Terminal || !slices.Equal(p.Args, []string{"/proc/self/fd/4"}) {
-				t.Errorf("process is %+v, want the agent, without an environment", p)
+			if p := spec.Process; !slices.Equal(p.Env, []string{"GOMAXPROCS=2", "GOGC=50"}) || p.Cwd != "/" || p.Terminal || !slices.Equal(p.Args, []string{"/proc/self/fd/4"}) {
+				t.Errorf("process is %+v, want the agent, with its settings for an environment", p)
 			}
 			if spec.Root.Path != cfg.Root || spec.Hostname != cfg.Hostname || spec.Linux.CgroupsPath != "/nestbox/"+cfg.ID {
 				t.Errorf("root is %q, hostname %q, cgroup %q", spec.Root.Path, spec.Hostname, spec.Linux.CgroupsPath)

@@ -22,6 +22,7 @@ func Favour(int) error                       { return Supported() }
 func OOMKills(string) (uint64, error)        { return 0, Supported() }
 func Kill(string) error                      { return Supported() }
 func RemoveCgroup(string) error              { return Supported() }
+func HasCgroup(string) (bool, error)         { return false, Supported() }
 func Freeze(string) error                    { return Supported() }
 func Thaw(string) error                      { return Supported() }
 func Frozen(string) (bool, error)            { return false, Supported() }

@@ -1,6 +1,9 @@
 package wire
 
-import "time"
+import (
+	"slices"
+	"time"
+)
 
 // Config is what a fresh agent is told by the handle that made the sandbox.
 type Config struct {
@@ -20,6 +23,11 @@ type Config struct {
 func (c Config) Put(m *Message) {
 	m.Text(c.User).Text(c.Dir).Texts(c.Env).Uint(c.OpenFiles).Int(int64(c.Grace)).Int(int64(c.KeepAlive))
 	m.Text(c.Seccomp).Uint(uint64(c.SeccompFlags))
+}
+
+// StartsLike tells whether commands start the same way with d.
+func (c Config) StartsLike(d Config) bool {
+	return c.User == d.User && c.Dir == d.Dir && slices.Equal(c.Env, d.Env)
 }
 
 // ReadConfig reads what Put added.

@@ -30,7 +30,8 @@ type server struct {
 	epoch uint8 // guarded by gate
 
 	mu     sync.Mutex
-	config *settings // nil: fresh
+	config *settings   // nil: fresh
+	asked  wire.Config // what config is made of
 	conns  map[*conn]struct{}
 	fresh  int // of conns, those that have not asked for anything yet
 }
@@ -235,14 +236,17 @@ func (q *request) configure() error {
 
 // apply makes cfg the sandbox's, and the handle's. The caller has server.mu.
 func (q *request) apply(cfg wire.Config, first func(time.Duration, *lease.Lifetime)) error {
-	settings, serr := configure(cfg)
-	if serr != nil {
-		return q.fail(serr.errno, serr.stage)
+	settings := q.config
+	if settings == nil || !cfg.StartsLike(q.asked) {
+		var serr *startError
+		if settings, serr = configure(cfg); serr != nil {
+			return q.fail(serr.errno, serr.stage)
+		}
 	}
 	if err := limitOpenFiles(cfg.OpenFiles); err != nil {
 		return q.fail(errnoOf(err), "")
 	}
-	q.config, q.settings = settings, settings
+	q.config, q.asked, q.settings = settings, cfg, settings
 	q.life.change(func(now time.Duration, rule *lease.Lifetime) {
 		first(now, rule)
 		rule.Grace = cfg.Grace
