@@ -34,7 +34,7 @@ const (
 	warmupTimeout = time.Minute
 	// settleTime is how long a full pool waits after a claim before it makes another.
 	settleTime = 20 * time.Millisecond
-	// refillDelay is how long refilling pauses after an error, twice as long after each that follows.
+	// refillDelay is how long refilling a stock pauses after an error, twice as long after each that follows.
 	refillDelay, maxRefillDelay = 250 * time.Millisecond, 30 * time.Second
 )
 
@@ -70,6 +70,7 @@ type pool struct {
 
 	mu     sync.Mutex
 	stocks []*stock
+	closed bool            // nothing is to be made ready any more
 	own    map[string]bool // the names of unclaimed sandboxes that this engine makes or keeps
 }
 
@@ -81,7 +82,9 @@ type stock struct {
 	waiting int          // Creates that wait for their turn
 	hits    uint64
 	misses  uint64
-	err     error
+	err     error         // of the last try to make one
+	delay   time.Duration // of the next try, after an error
+	again   time.Time     // when that is
 }
 
 // turns is how many sandboxes are made at a time. Making one is mostly work of a processor; some is waiting for the
@@ -195,34 +198,26 @@ func (p *pool) wakeUp() {
 // fill keeps the stocks full until ctx is done. It makes one sandbox at a time, and rests for a part of the time that it
 // took, the longer the fuller the stock is: the host has other things to do.
 func (p *pool) fill(ctx context.Context) {
-	delay := refillDelay
 	for {
-		s := p.emptiest()
+		s, again := p.emptiest()
+		rest := settleTime // what was claimed is about to be used
 		if s == nil {
 			select {
 			case <-ctx.Done():
 				return
 			case <-p.wake:
+			case <-again:
 			}
-			select { // what was claimed is about to be used
-			case <-ctx.Done():
-				return
-			case <-time.After(settleTime):
-			}
-			continue
-		}
-		start := time.Now()
-		u, err := p.refill(ctx, s)
-		if err != nil && ctx.Err() != nil {
-			return
-		}
-		full := p.add(s, u, err)
-		rest := time.Duration(full * float64(time.Since(start)))
-		if err == nil {
-			delay = refillDelay
 		} else {
-			p.e.log.Error("fill the pool", "template", s.order.opts.Template, "error", err)
-			rest, delay = delay, min(2*delay, maxRefillDelay)
+			start := time.Now()
+			full, err := p.refill(ctx, s)
+			if ctx.Err() != nil {
+				return
+			}
+			if err != nil {
+				p.e.log.Error("fill the pool", "template", s.order.opts.Template, "error", err)
+			}
+			rest = time.Duration(full * float64(time.Since(start)))
 		}
 		select {
 		case <-ctx.Done():
@@ -232,33 +227,50 @@ func (p *pool) fill(ctx context.Context) {
 	}
 }
 
-// emptiest is the stock that lacks most for its size; nil: all are full.
-func (p *pool) emptiest() (emptiest *stock) {
+// emptiest is the stock that lacks most for its size, of those that needn't wait after an error; nil: there is none, and
+// again tells of the end of the first wait, if there is one.
+func (p *pool) emptiest() (emptiest *stock, again <-chan time.Time) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	least := 1.0
+	if p.closed {
+		return nil, nil
+	}
+	now, least, wait := time.Now(), 1.0, time.Duration(0)
 	for _, s := range p.stocks {
-		if full := s.full(); full < least {
+		full, left := s.full(), s.again.Sub(now)
+		switch {
+		case full >= 1:
+		case left > 0:
+			if wait == 0 || left < wait {
+				wait = left
+			}
+		case full < least:
 			least, emptiest = full, s
 		}
 	}
-	return emptiest
+	if emptiest == nil && wait > 0 {
+		again = time.After(wait)
+	}
+	return emptiest, again
 }
 
-// refill makes a sandbox for a stock when it is its turn.
-func (p *pool) refill(ctx context.Context, s *stock) (*unclaimed, error) {
+// refill makes a sandbox for a stock when it is its turn, and tells how full that is then. Who has the next turn finds it
+// there.
+func (p *pool) refill(ctx context.Context, s *stock) (full float64, err error) {
 	if err := p.turns.Acquire(ctx, 1); err != nil {
-		return nil, err
+		return 0, err
 	}
 	defer p.turns.Release(1)
 	u, err := p.e.make(ctx, s.order)
-	if err != nil || s.spec.Warmup == nil {
-		return u, err
+	if err == nil && s.spec.Warmup != nil {
+		if err = u.warmUp(ctx, s.spec.Warmup); err != nil {
+			err = errors.Join(err, u.discard())
+		}
 	}
-	if err := u.warmUp(ctx, s.spec.Warmup); err != nil {
-		return nil, errors.Join(err, u.discard())
+	if err != nil && ctx.Err() != nil { // the pool closes
+		return 0, err
 	}
-	return u, nil
+	return p.add(s, u, err), err
 }
 
 // warmUp runs a command in the sandbox.
@@ -282,13 +294,16 @@ func (u *unclaimed) warmUp(ctx context.Context, argv []string) error {
 
 var errWarmup = fmt.Errorf("PoolSpec.Warmup: not done after %v", warmupTimeout)
 
-// add adds a sandbox to a stock, unless making it was an error, and tells how full that is now.
+// add adds a sandbox to a stock, unless making it was an error, and tells how full the stock is now.
 func (p *pool) add(s *stock, u *unclaimed, err error) (full float64) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if s.err = err; err != nil {
+		s.delay = min(max(2*s.delay, refillDelay), maxRefillDelay)
+		s.again = time.Now().Add(s.delay)
 		return s.full()
 	}
+	s.delay = 0
 	u.pooled = true
 	s.ready = append(s.ready, u)
 	p.e.work.Go(func() { // until it is claimed, or ends by itself
@@ -328,14 +343,15 @@ func (p *pool) close() error {
 	return p.drain()
 }
 
-// drain discards what is ready, and keeps no stock any more.
+// drain discards what is ready, and has no more made.
 func (p *pool) drain() error {
 	p.mu.Lock()
+	p.closed = true
 	var list []*unclaimed
 	for _, s := range p.stocks {
 		list = append(list, s.ready...)
+		s.ready = nil // so that remove doesn't find what is discarded here
 	}
-	p.stocks = nil
 	p.mu.Unlock()
 	for _, u := range list {
 		close(u.claimed)

@@ -212,7 +212,7 @@ func emptyTemplate(t *testing.T) string {
 func TestPoolNeverReuses(t *testing.T) {
 	t.Parallel()
 	eng := openPool(t, "", engine.PoolSpec{Size: 1})
-	uids := map[uint32]bool{}
+	pids := map[int]bool{}
 	for range 5 {
 		awaitFull(t, eng)
 		sb := create(t, eng, engine.CreateOptions{})
@@ -222,17 +222,13 @@ func TestPoolNeverReuses(t *testing.T) {
 		if err := sb.FS().WriteFile("mine", nil, 0o600); err != nil {
 			t.Error(err)
 		}
-		p, err := sb.Posture(t.Context())
-		if err != nil {
-			t.Fatal(err)
-		}
-		uids[p.UID] = true
+		pids[agentPID(t, eng, sb.ID())] = true
 		if err := sb.Close(); err != nil {
 			t.Error(err)
 		}
 	}
-	if s := eng.PoolStats()[0]; s.Hits != 5 || len(uids) != 5 {
-		t.Errorf("pool: %+v, %d user ids, want 5 of each", s, len(uids))
+	if s := eng.PoolStats()[0]; s.Hits != 5 || len(pids) != 5 {
+		t.Errorf("pool: %+v, %d agents, want 5 of each", s, len(pids))
 	}
 }
 
@@ -379,6 +375,42 @@ func TestPoolWarmup(t *testing.T) {
 	}
 }
 
+// TestPoolOfOneThatFails: what can't be made isn't in the way of what can.
+func TestPoolOfOneThatFails(t *testing.T) {
+	t.Parallel()
+	eng := open(t, "", func(o *engine.Options) {
+		o.Pool = []engine.PoolSpec{{Size: 1, Warmup: []string{"false"}}, {Size: 2, Warmup: []string{"true"}}}
+	})
+	eventually(t, 20*time.Second, "the second pool is full, and the first tells of its error", func() bool {
+		s := eng.PoolStats()
+		return s[1].Ready == s[1].Size && s[0].Err != nil
+	})
+}
+
+// TestPoolCloses closes an engine at the moment when what is in its pool ends by itself.
+func TestPoolCloses(t *testing.T) {
+	t.Parallel()
+	dir := stateDir(t)
+	eng := openPool(t, dir, engine.PoolSpec{Size: 4})
+	names := idsIn(dir)
+	for _, name := range names {
+		for _, pid := range processesOf(t, dir, name) {
+			if err := syscall.Kill(pid, syscall.SIGKILL); err != nil {
+				t.Error(err)
+			}
+		}
+	}
+	if err := eng.Close(); err != nil {
+		t.Error(err)
+	}
+	if s := eng.PoolStats(); len(s) != 1 || s[0].Ready != 0 {
+		t.Errorf("pools of an engine that is closed: %+v", s)
+	}
+	for _, name := range names {
+		checkGone(t, dir, name)
+	}
+}
+
 func TestPoolInput(t *testing.T) {
 	t.Parallel()
 	needRoot(t)
@@ -429,11 +461,13 @@ func TestTurns(t *testing.T) {
 	eng := open(t, "")
 	release := eng.TakeTurns(t.Context())
 	ctx, cancel := context.WithCancelCause(t.Context())
+	waits := waitedFor{ctx, make(chan struct{}, 16)}
 	failed := make(chan error)
 	go func() {
-		_, err := eng.Create(ctx, engine.CreateOptions{})
+		_, err := eng.Create(waits, engine.CreateOptions{})
 		failed <- err
 	}()
+	<-waits.told
 	enough := errors.New("enough")
 	cancel(enough)
 	if err := <-failed; !errors.Is(err, enough) {
@@ -441,4 +475,18 @@ func TestTurns(t *testing.T) {
 	}
 	release()
 	create(t, eng, engine.CreateOptions{})
+}
+
+// waitedFor is a context that tells when somebody begins to wait for its end.
+type waitedFor struct {
+	context.Context
+	told chan struct{}
+}
+
+func (c waitedFor) Done() <-chan struct{} {
+	select {
+	case c.told <- struct{}{}:
+	default:
+	}
+	return c.Context.Done()
 }
