@@ -11,13 +11,20 @@ package container
 #include <sys/syscall.h>
 #include <unistd.h>
 
+#ifndef SYS_close_range
+#define SYS_close_range 436
+#endif
+
 // idle waits until the pipe's other end is closed. It runs in the memory of the host program, of which it touches
-// nothing: its calls can't fail, so that errno isn't written either.
+// nothing: its calls can't fail, so that errno isn't written either. It has copies of all that the program has open,
+// and lets go of them, or it would hold sandboxes, and the pipes of others like it, when the program is killed.
 static int idle(void *arg) {
-	int *pipe = arg;
+	int in = *(int *)arg;
 	char c;
-	syscall(SYS_close, pipe[1]);
-	syscall(SYS_read, pipe[0], &c, 1);
+	if (in > 0)
+		syscall(SYS_close_range, 0, in - 1, 0);
+	syscall(SYS_close_range, in + 1, ~0U, 0);
+	syscall(SYS_read, in, &c, 1);
 	return 0;
 }
 
@@ -26,11 +33,11 @@ enum { STACK = 16384 };
 // start_idle starts idle as a process with a user namespace. It gives its number, or minus the errno. No signal
 // reaches the process but those that can't be blocked: the host program's handlers are not for it. It sends none
 // when it ends.
-static int start_idle(char *stack, int *pipe) {
+static int start_idle(char *stack, int *in) {
 	sigset_t all, before;
 	sigfillset(&all);
 	pthread_sigmask(SIG_BLOCK, &all, &before);
-	int pid = clone(idle, stack + STACK, CLONE_VM | CLONE_NEWUSER, pipe);
+	int pid = clone(idle, stack + STACK, CLONE_VM | CLONE_NEWUSER, in);
 	if (pid < 0)
 		pid = -errno;
 	pthread_sigmask(SIG_SETMASK, &before, NULL);
@@ -100,33 +107,41 @@ func becomeOwner(uid int) error {
 }
 
 func userNamespace(uid int) (ns *os.File, err error) {
+	err = withIdle(func(pid int) error {
+		proc := fmt.Sprintf("/proc/%d/", pid)
+		ids := fmt.Appendf(nil, "0 %d %d\n", uid, IDs)
+		for _, name := range []string{"uid_map", "gid_map"} { // see user_namespaces(7)
+			if err := os.WriteFile(proc+name, ids, 0); err != nil {
+				return err
+			}
+		}
+		f, err := os.Open(proc + "ns/user")
+		ns = f
+		return err
+	})
+	return ns, err
+}
+
+// withIdle calls f with the number of an idle process, which has a user namespace.
+func withIdle(f func(pid int) error) (err error) {
 	var pipe [2]int
 	if err := unix.Pipe2(pipe[:], unix.O_CLOEXEC); err != nil {
-		return nil, os.NewSyscallError("pipe2", err)
+		return os.NewSyscallError("pipe2", err)
 	}
 	defer unix.Close(pipe[0])
 	defer unix.Close(pipe[1])
 	// Both are C's: the process reads them after the call is over.
 	stack := (*C.char)(C.malloc(C.STACK))
 	defer C.free(unsafe.Pointer(stack))
-	ends := (*[2]C.int)(C.malloc(C.size_t(unsafe.Sizeof([2]C.int{}))))
-	defer C.free(unsafe.Pointer(ends))
-	*ends = [2]C.int{C.int(pipe[0]), C.int(pipe[1])}
-	pid := int(C.start_idle(stack, &ends[0]))
+	in := (*C.int)(C.malloc(C.sizeof_int))
+	defer C.free(unsafe.Pointer(in))
+	*in = C.int(pipe[0])
+	pid := int(C.start_idle(stack, in))
 	if pid < 0 {
-		return nil, os.NewSyscallError("clone", syscall.Errno(-pid))
+		return os.NewSyscallError("clone", syscall.Errno(-pid))
 	}
-	defer func() {
-		err = errors.Join(err, end(pid))
-	}()
-	proc := fmt.Sprintf("/proc/%d/", pid)
-	ids := fmt.Appendf(nil, "0 %d %d\n", uid, IDs)
-	for _, name := range []string{"uid_map", "gid_map"} { // see user_namespaces(7)
-		if err := os.WriteFile(proc+name, ids, 0); err != nil {
-			return nil, err
-		}
-	}
-	return os.Open(proc + "ns/user")
+	defer func() { err = errors.Join(err, end(pid)) }()
+	return f(pid)
 }
 
 // end kills a process that sends no signal when it ends, and waits for it.
