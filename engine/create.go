@@ -32,8 +32,8 @@ func (e *Engine) Create(ctx context.Context, opts CreateOptions) (_ *Sandbox, er
 	if err != nil {
 		return nil, err
 	}
-	for {
-		u, err := e.pool.take(ctx, o)
+	for fresh := false; ; fresh = true {
+		u, err := e.pool.take(ctx, o, fresh)
 		if err != nil {
 			return nil, err
 		}
@@ -45,7 +45,7 @@ func (e *Engine) Create(ctx context.Context, opts CreateOptions) (_ *Sandbox, er
 		if !u.pooled || ctx.Err() != nil || errors.As(err, new(*InvalidError)) {
 			return nil, err
 		}
-		e.log.Warn("claim from the pool", "error", err) // the next one, or one that is made
+		e.log.Warn("claim from the pool", "error", err) // others may fare no better: one is made
 	}
 }
 

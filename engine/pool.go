@@ -119,13 +119,15 @@ func (s PoolSpec) check() error {
 	return nil
 }
 
-// take gives a sandbox that fits o, ready or newly made.
-func (p *pool) take(ctx context.Context, o order) (*unclaimed, error) {
-	s, u := p.arrive(o)
-	if u != nil {
-		return u, nil
+// take gives a sandbox that fits o, ready or newly made; a fresh one is made in any case.
+func (p *pool) take(ctx context.Context, o order, fresh bool) (u *unclaimed, err error) {
+	var s *stock
+	if !fresh {
+		if s, u = p.arrive(o); u != nil {
+			return u, nil
+		}
 	}
-	err := p.turns.Acquire(ctx, 1)
+	err = p.turns.Acquire(ctx, 1)
 	if u = p.served(s, o, err == nil); err != nil {
 		return nil, context.Cause(ctx)
 	}

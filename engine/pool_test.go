@@ -326,13 +326,8 @@ func TestPoolReplaces(t *testing.T) {
 	dir := stateDir(t)
 	eng := openPool(t, dir, engine.PoolSpec{Size: 2})
 	names := idsIn(dir)
-	for _, name := range names {
-		for _, pid := range processesOf(t, dir, name) {
-			if err := syscall.Kill(pid, syscall.SIGKILL); err != nil {
-				t.Error(err)
-			}
-			eventually(t, 10*time.Second, "the process is gone", func() bool { return !running(pid) })
-		}
+	for _, pid := range killAll(t, dir, names) {
+		eventually(t, 10*time.Second, "the process is gone", func() bool { return !running(pid) })
 	}
 	sb := create(t, eng, engine.CreateOptions{})
 	if err := sb.Command("true").Run(); err != nil {
@@ -347,6 +342,20 @@ func TestPoolReplaces(t *testing.T) {
 			t.Errorf("left: %v", groups)
 		}
 	}
+}
+
+// killAll kills the processes of sandboxes, and gives their numbers.
+func killAll(t *testing.T, dir string, names []string) (pids []int) {
+	t.Helper()
+	for _, name := range names {
+		pids = append(pids, processesOf(t, dir, name)...)
+	}
+	for _, pid := range pids {
+		if err := syscall.Kill(pid, syscall.SIGKILL); err != nil && !errors.Is(err, syscall.ESRCH) { // it went with its PID 1
+			t.Error(err)
+		}
+	}
+	return pids
 }
 
 func TestPoolWarmup(t *testing.T) {
@@ -387,19 +396,27 @@ func TestPoolOfOneThatFails(t *testing.T) {
 	})
 }
 
+// TestPoolClaimFails asks for less memory than what is ready takes, for which cgroup v1 refuses the limit. That costs the
+// pool one sandbox, and not all, as each would be refused.
+func TestPoolClaimFails(t *testing.T) {
+	t.Parallel()
+	eng := openPool(t, "", engine.PoolSpec{Size: 3, Warmup: []string{"sh", "-c", "head -c 40000000 /dev/zero > /dev/shm/full"}})
+	sb, err := eng.Create(t.Context(), engine.CreateOptions{Limits: engine.Limits{Memory: 24 << 20}})
+	if err == nil {
+		err = sb.Close()
+	}
+	if s := eng.PoolStats()[0]; s.Hits != 1 {
+		t.Errorf("pool: %+v, want one hit; the sandbox: %v", s, err)
+	}
+}
+
 // TestPoolCloses closes an engine at the moment when what is in its pool ends by itself.
 func TestPoolCloses(t *testing.T) {
 	t.Parallel()
 	dir := stateDir(t)
 	eng := openPool(t, dir, engine.PoolSpec{Size: 4})
 	names := idsIn(dir)
-	for _, name := range names {
-		for _, pid := range processesOf(t, dir, name) {
-			if err := syscall.Kill(pid, syscall.SIGKILL); err != nil {
-				t.Error(err)
-			}
-		}
-	}
+	killAll(t, dir, names)
 	if err := eng.Close(); err != nil {
 		t.Error(err)
 	}
