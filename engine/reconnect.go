@@ -29,7 +29,7 @@ func (e *Engine) Reconnect(ctx context.Context, id string) (_ *Sandbox, err erro
 	if !gone(err) {
 		return sb, err
 	}
-	// It has ended, was never there, or is being created.
+	// It has ended, or was never there.
 	l, err := e.lease(ctx, id)
 	if err == nil && l.State != lease.Ended {
 		l, err = e.finishGone(ctx, id)

@@ -28,7 +28,7 @@ import (
 // A sandbox is made in pool and moved to sandboxes when it is claimed, with an ID of its own if it waited there. Each
 // handle, and who makes one, has a shared lock on the sandbox's directory, see flock(2); the kernel
 // gives it back however the process dies. Who holds the exclusive lock knows that there is no handle. Between
-// making a sandbox's directory and locking it, a creator has a shared lock on the state directory.
+// making a sandbox's directory and locking it, its maker has a shared lock on the state directory.
 type stateDir struct {
 	dir string // absolute, without links
 }
@@ -177,10 +177,10 @@ func closeFile(f *os.File) error {
 	return f.Close()
 }
 
-// unheld tells whether nobody holds, or creates, the sandbox whose directory is dir. Then it has the
-// exclusive lock until dir is closed.
+// unheld tells whether nobody holds, makes or keeps the sandbox whose directory is dir. Then it has the exclusive lock
+// until dir is closed.
 func (s stateDir) unheld(dir *os.File) (bool, error) {
-	unlock, err := s.lock() // no creator is between making and locking
+	unlock, err := s.lock() // no maker is between making and locking
 	if err != nil {
 		return false, err
 	}
@@ -206,7 +206,7 @@ type facts struct {
 	ExpiresAt time.Time `json:"expires,omitzero"` // while it is paused: the deadline
 }
 
-// readFacts reads a sandbox's facts. fs.ErrNotExist means that it is not complete, or gone.
+// readFacts reads a sandbox's facts. fs.ErrNotExist means that it is gone.
 func (s stateDir) readFacts(id string) (f facts, err error) {
 	data, err := os.ReadFile(filepath.Join(s.sandbox(id), factsFile))
 	if err != nil {

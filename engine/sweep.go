@@ -27,8 +27,8 @@ const (
 	enforceEvery = 10
 	// forgetEvery is how many times that is between looks at ended leases.
 	forgetEvery = 7200
-	// creatorTimeout is how long Open waits for a sandbox that is being created.
-	creatorTimeout = 250 * time.Millisecond
+	// makerTimeout is how long Open waits for the lock on an unclaimed sandbox, which its maker has as long as it lives.
+	makerTimeout = 250 * time.Millisecond
 	// holderTimeout is how long who holds a sandbox that has ended may take to say how.
 	holderTimeout = time.Second
 	// slack is how late an agent may be before the engine ends its sandbox.
@@ -381,7 +381,7 @@ func (e *Engine) sweepOneUnclaimed(path string, wait bool) error {
 	defer dir.Close()
 	var patience time.Duration
 	if wait {
-		patience = creatorTimeout
+		patience = makerTimeout
 	}
 	var unheld bool
 	within(patience, func() bool {

@@ -12,7 +12,8 @@ import (
 
 // Favour has the kernel run an agent's threads before all else in its sandbox, however many processes that has at work.
 // A priority counts within a cgroup alone, so that this takes nothing of others; what the sandbox starts is of ordinary
-// priority, and can't raise its own. So is a thread that the agent's runtime is about to make. It is no error if this program may not: it lacks CAP_SYS_NICE then.
+// priority, and can't raise its own. So is a thread that the agent's runtime is about to make. It is no error if this
+// program may not: it lacks CAP_SYS_NICE then.
 func Favour(pid int) error {
 	threads, err := os.ReadDir(fmt.Sprintf("/proc/%d/task", pid))
 	if err != nil {
