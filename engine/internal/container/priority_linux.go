@@ -3,7 +3,9 @@
 package container
 
 import (
+	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"strconv"
 
@@ -30,7 +32,7 @@ func Favour(pid int) error {
 		if err == nil {
 			err = os.NewSyscallError("sched_setattr", unix.SchedSetAttr(tid, attr, 0))
 		}
-		if err != nil && !os.IsPermission(err) && !os.IsNotExist(err) {
+		if err != nil && !errors.Is(err, fs.ErrPermission) && !errors.Is(err, unix.ESRCH) { // a thread that has ended
 			return err
 		}
 	}
