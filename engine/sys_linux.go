@@ -96,11 +96,14 @@ func startTime(pid int) (start uint64, ended bool, err error) {
 	return start, state == 'Z' || state == 'X' || flags&exiting != 0, errors.Join(ferr, err)
 }
 
-// reapChild forgets an agent that has ended if it is this process's child. Its number may have become another's,
-// for which this process may wait itself.
+// reapChild forgets an agent that has ended, or is about to, if it is this process's child. Its number may have become
+// another's, for which this process may wait itself.
 func reapChild(f facts) {
 	if start, ended, err := startTime(f.PID); err == nil && ended && start == f.Start {
-		_, _ = unix.Wait4(f.PID, nil, unix.WNOHANG, nil)
+		within(holderTimeout, func() bool {
+			pid, err := unix.Wait4(f.PID, nil, unix.WNOHANG, nil)
+			return pid != 0 || err != nil // else the kernel is still ending it
+		})
 	}
 }
 
