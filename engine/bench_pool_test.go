@@ -108,8 +108,8 @@ func BenchmarkBurst(b *testing.B) {
 	b.ReportMetric(0, "ns/op")
 }
 
-// BenchmarkCrowd claims a sandbox, and runs a command in one, beside those that live already: 1, 100 and, with -crowd,
-// 1000.
+// BenchmarkCrowd claims a sandbox, and runs a command in one, beside those that live already: 1, 100 and as many
+// as -crowd says.
 func BenchmarkCrowd(b *testing.B) {
 	limits := engine.Limits{Memory: 64 << 20, Disk: 64 << 20}
 	eng := open(b, "", func(o *engine.Options) { o.Limits, o.Pool = limits, []engine.PoolSpec{{Size: 2}} })
