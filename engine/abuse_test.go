@@ -40,7 +40,7 @@ var abuses = []abuse{
 	{name: "memory", limits: small, does: hogs(4, takeAnonymous), refused: noMemory},
 	{name: "mappings", limits: small, does: hogs(4, takeMappings), refused: noMemory},
 	{name: "memory files", limits: small, does: hogs(4, takeMemfd), refused: noMemory},
-	{name: "shared memory", limits: small, does: hogs(4, takeSharedMemory), refused: noMemory},
+	{name: "shared memory", limits: small, does: hogs(4, takeSharedMemory), refused: nobodys},
 	{name: "pipes", limits: small, does: hogs(4, takePipes), refused: noMemory},
 	{name: "unix sockets", limits: small, does: hogs(4, takeSockets), refused: noMemory},
 	{name: "shm", limits: small, does: thenWait(fillShm), refused: noMemory},
@@ -63,6 +63,8 @@ var abuses = []abuse{
 var (
 	small    = engine.Limits{Memory: 96 << 20}
 	noMemory = []error{syscall.ENOMEM, errOOM}
+	// System V shared memory stays when its maker was killed for it: the kernel may have nobody left to end but the agent.
+	nobodys = append([]error{engine.ErrEnded, engine.ErrExpired}, noMemory...)
 )
 
 const (

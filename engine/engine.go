@@ -10,9 +10,6 @@
 // A sandbox is a set of namespaces and a cgroup, with a user namespace of its own, in which the package's
 // agent is the first process. The package is for Linux and root, and needs cgo; elsewhere it compiles, and
 // Open is errors.ErrUnsupported.
-//
-// To create one, the program is started again, as "init", and becomes the sandbox before its main begins;
-// see package engine/internal/container. Initialisers of your packages may run in that process.
 package engine
 
 import (

@@ -99,7 +99,6 @@ func (u *unclaimed) start() error {
 	opts, limits := u.order.opts, u.order.limits
 	cfg := container.Config{
 		ID:          u.facts.Cgroup,
-		StateDir:    u.path + "/container",
 		Root:        point,
 		Hostname:    opts.Hostname,
 		HostNetwork: opts.Network == NetworkHost,

@@ -19,7 +19,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// All that differs between cgroup v1 and v2 is behind libcontainer's manager.
+// All that differs between cgroup v1 and v2 is behind the manager of runc's cgroups.
 func cgroup(id string) (cgroups.Manager, error) {
 	m, err := manager.New(&cgroups.Cgroup{Path: cgroupPath(id), Resources: &cgroups.Resources{}})
 	if err != nil {
@@ -57,10 +57,19 @@ func SetLimits(id string, l Limits) error {
 		n := max(-1, l.Processes)
 		r.PidsLimit = &n
 	}
-	if err := m.Set(r); err != nil {
+	if err := set(m, r); err != nil {
 		return fmt.Errorf("set limits: %w", err)
 	}
 	return limitTCP(m, l.Memory)
+}
+
+var setMu sync.Mutex
+
+// set is m.Set, one at a time: the package keeps what it has found out of the kernel without a lock.
+func set(m cgroups.Manager, r *cgroups.Resources) error {
+	setMu.Lock()
+	defer setMu.Unlock()
+	return m.Set(r)
 }
 
 // limitTCP limits what cgroup v1 doesn't count as memory: that of TCP's queues. Version 2 does.

@@ -1,18 +1,14 @@
 // Package container makes the processes of a sandbox: its namespaces, cgroup, limits and mounts, with
-// the agent as first process. It is the only package that knows runc's libcontainer, which promises no
-// API, and is as dumb as it can be: plain data in, processes and descriptors out.
+// the agent as first process. It is the only package that knows runc's code, which promises no API, and is as dumb as it
+// can be: plain data in, processes and descriptors out.
 //
-// Importing it installs a hook: libcontainer starts the program again as "/proc/self/exe init", with
-// _LIBCONTAINER_INITPIPE in the environment, and that process must become the sandbox before main. The
-// hook is the package's init; a program's own "init" argument is left alone. The program's other package
-// initialisers that Go orders before it run in that process too.
-//
-// libcontainer marks all descriptors from 3 on in the host process close-on-exec whenever a sandbox is
-// created.
+// A sandbox is described by an OCI spec. Of runc's it takes what turns that into mount flags and device rules, and its
+// cgroups; the first process's own steps are in launch.c, from clone(2) to the execution of the agent. By libcontainer's
+// Start, which executes the host program again for them, twice, a sandbox takes 21 ms and 23 ms of processor time, and
+// by launch.c 11 and 12 of which the namespaces and mounts are 3.
 package container
 
 import (
-	"os"
 	"time"
 )
 
@@ -22,7 +18,6 @@ const IDs = 1 << 16
 // Config describes a sandbox to create.
 type Config struct {
 	ID          string
-	StateDir    string // where libcontainer keeps its state, an absolute path
 	Root        string // where Start's prepare mounts the root file system
 	Hostname    string
 	HostNetwork bool
@@ -54,8 +49,6 @@ type Usage struct {
 // ScopesABI is the first version of Landlock's ABI that has scopes, that of Linux 6.12. See LandlockABI.
 const ScopesABI = 6
 
-// agentPath is the agent's program as its own process sees it.
+// agentPath is the agent's program as its own process sees it: descriptor 4. 3 is its listening socket, 0 to 2 are the
+// sandbox's null device.
 const agentPath = "/proc/self/fd/4"
-
-// files are what the agent's process has as descriptors from 3 on; 0 to 2 are the null device.
-func files(listen, agent *os.File) []*os.File { return []*os.File{listen, agent} }

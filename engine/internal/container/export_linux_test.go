@@ -2,7 +2,7 @@
 
 package container
 
-// LibcontainerConfig is cfg for libcontainer.
+// LibcontainerConfig is cfg in libcontainer's terms.
 var LibcontainerConfig = Config.config
 
 // WithIdle has a process of which there is nothing but a user namespace.

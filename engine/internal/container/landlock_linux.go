@@ -24,7 +24,7 @@ func LandlockABI() int {
 // It is done here, to the thread that starts a sandbox, and not by the agent: Landlock before Linux 7.0 restricts a
 // thread, and commands that different threads of the agent started would be kept from each other. Nothing else is
 // handled: what the file system and signals are to a sandbox its namespaces decide, and a ruleset for files would
-// keep libcontainer from mounting any.
+// keep the sandbox's first process from mounting any.
 func scope() error {
 	if LandlockABI() < ScopesABI {
 		return nil

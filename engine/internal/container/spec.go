@@ -51,10 +51,9 @@ var agentEnv = []string{"GOMAXPROCS=2", "GOGC=50"}
 // cpuPeriod is the time that a processor quota refers to, in µs.
 const cpuPeriod = 100_000
 
-// Spec is cfg in the terms of the OCI runtime specification. The user namespace, which every sandbox has, isn't in
-// it: libcontainer would read the mapping, which is known, with a process, and write ids into its list of devices,
-// which all sandboxes share. The memory limit isn't in it: it would
-// count for libcontainer's own steps as well; see SetLimits.
+// Spec is cfg in the terms of the OCI runtime specification. The user namespace, which every sandbox has, isn't in it: it
+// is made before, for the mounts. Nor is the memory limit. The sandbox's first process shares the memory of the host
+// program until it executes the agent, and with it the kernel would end the host program; see SetLimits.
 func (cfg Config) Spec() *specs.Spec {
 	spec := &specs.Spec{
 		Version:  specs.Version,

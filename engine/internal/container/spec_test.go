@@ -15,7 +15,6 @@ import (
 func config() container.Config {
 	return container.Config{
 		ID:        "0197",
-		StateDir:  "/var/lib/nestbox/sandboxes/0197/container",
 		Root:      "/mnt",
 		Hostname:  "sandbox",
 		UID:       0x2000_0000,

@@ -3,14 +3,12 @@
 package container
 
 import (
-	"errors"
 	"fmt"
 	"os"
-	"path/filepath"
 	"runtime"
 
 	_ "github.com/opencontainers/cgroups/devices" // without it no device rule can be set
-	"github.com/opencontainers/runc/libcontainer"
+	"github.com/opencontainers/cgroups/manager"
 	"github.com/opencontainers/runc/libcontainer/configs"
 	"github.com/opencontainers/runc/libcontainer/specconv"
 	"golang.org/x/sys/unix"
@@ -76,74 +74,42 @@ func privateMounts() error {
 	return nil
 }
 
+// start starts the agent on the thread that has the root file system mounted.
 func start(cfg Config, userNS, listen, agent *os.File) (pid int, err error) {
-	if err := showUserNS(userNS); err != nil {
-		return 0, fmt.Errorf("mount user namespace: %w", err)
-	}
-	config, err := cfg.config(userNSPath)
+	config, err := cfg.config()
 	if err != nil {
 		return 0, fmt.Errorf("convert spec: %w", err)
 	}
-	c, err := libcontainer.Create(cfg.StateDir, cfg.ID, config)
+	m, err := manager.New(config.Cgroups)
 	if err != nil {
-		return 0, fmt.Errorf("create sandbox: %w", err)
+		return 0, fmt.Errorf("cgroup: %w", err)
 	}
-	null, err := os.OpenFile(os.DevNull, os.O_RDWR, 0)
+	l, err := newLauncher(config, userNS, listen, agent)
 	if err != nil {
 		return 0, err
 	}
-	defer null.Close()
-	p := &libcontainer.Process{
-		Args:       []string{agentPath},
-		Cwd:        "/",
-		Init:       true,
-		LogLevel:   "2", // logrus.ErrorLevel; it ends up in the error of Run
-		Stdin:      null,
-		Stdout:     null,
-		Stderr:     null,
-		ExtraFiles: files(listen, agent),
+	defer l.close()
+	pid, err = l.run(func(pid int) error {
+		if err := m.Apply(pid); err != nil {
+			return fmt.Errorf("create cgroup: %w", err)
+		}
+		if err := set(m, config.Cgroups.Resources); err != nil {
+			return fmt.Errorf("limit cgroup: %w", err)
+		}
+		return nil
+	})
+	if err != nil {
+		return 0, fmt.Errorf("start sandbox: %w", err)
 	}
-	if err := c.Run(p); err != nil {
-		return 0, fmt.Errorf("run agent: %w", err)
-	}
-	return p.Pid()
+	return pid, nil
 }
 
-// config is cfg for libcontainer, with the user namespace at a path.
-func (cfg Config) config(userNS string) (*configs.Config, error) {
-	config, err := specconv.CreateLibcontainerConfig(&specconv.CreateOpts{
-		CgroupName:   cfg.ID,
-		NoNewKeyring: false, // or the sandbox had the host program's session keyring, see session-keyring(7)
-		Spec:         cfg.Spec(),
-	})
+// config is cfg in libcontainer's terms, which has taken the options of mounts apart, and the rules for devices.
+func (cfg Config) config() (*configs.Config, error) {
+	config, err := specconv.CreateLibcontainerConfig(&specconv.CreateOpts{CgroupName: cfg.ID, Spec: cfg.Spec()})
 	if err != nil {
 		return nil, err
 	}
-	config.Namespaces.Add(configs.NEWUSER, userNS)
-	config.UIDMappings = []configs.IDMap{{HostID: int64(cfg.UID), Size: IDs}}
-	config.GIDMappings = config.UIDMappings
-	// Without this libcontainer enters the sandbox's mounts on a thread that may be the main one, to open sources
-	// of mounts, of which there are none. What else it leaves out is to drop groups, which the agent does.
-	config.RootlessEUID = true
 	config.AppArmorProfile, config.ProcessLabel = cfg.AppArmor, cfg.SELinux
-	config.Labels = nil // among them is the host program's working directory
 	return config, nil
-}
-
-// userNSPath is where each thread that starts a sandbox finds its user namespace. libcontainer takes no path with a comma,
-// which those of the state directory may have.
-const userNSPath = "/run/nestbox/user"
-
-// showUserNS mounts a user namespace at userNSPath, for the processes of this thread: Landlock keeps those from
-// /proc/<pid>/fd of this one.
-func showUserNS(ns *os.File) error {
-	if err := os.MkdirAll(filepath.Dir(userNSPath), 0o700); err != nil {
-		return err
-	}
-	at, err := os.OpenFile(userNSPath, os.O_CREATE|os.O_WRONLY, 0o600)
-	if err != nil {
-		return err
-	}
-	err = unix.Mount(fmt.Sprintf("/proc/self/fd/%d", ns.Fd()), userNSPath, "", unix.MS_BIND, "")
-	return errors.Join(os.NewSyscallError("mount", err), at.Close())
 }

@@ -28,7 +28,7 @@ static int idle(void *arg) {
 	return 0;
 }
 
-enum { STACK = 16384 };
+enum { IDLE_STACK = 16384 };
 
 // start_idle starts idle as a process with a user namespace. It gives its number, or minus the errno. No signal
 // reaches the process but those that can't be blocked: the host program's handlers are not for it. It sends none
@@ -37,7 +37,7 @@ static int start_idle(char *stack, int *in) {
 	sigset_t all, before;
 	sigfillset(&all);
 	pthread_sigmask(SIG_BLOCK, &all, &before);
-	int pid = clone(idle, stack + STACK, CLONE_VM | CLONE_NEWUSER, in);
+	int pid = clone(idle, stack + IDLE_STACK, CLONE_VM | CLONE_NEWUSER, in);
 	if (pid < 0)
 		pid = -errno;
 	pthread_sigmask(SIG_SETMASK, &before, NULL);
@@ -80,30 +80,44 @@ func UserNamespace(uid uint32) (ns *os.File, err error) {
 	return ns, nil
 }
 
-var ownerMu sync.Mutex
-
 // becomeOwner makes the calling thread's effective user uid, with the capabilities that it has. The real one stays.
 func becomeOwner(uid int) error {
 	const noSetuidFixup = 1 << 2 // SECBIT_NO_SETUID_FIXUP of capabilities(7)
 	if err := unix.Prctl(unix.PR_SET_SECUREBITS, noSetuidFixup, 0, 0, 0); err != nil {
 		return os.NewSyscallError("prctl", err)
 	}
-	// The kernel takes a process that changes its user for one that has secrets, and dumps no core of it any more,
-	// see PR_SET_DUMPABLE(2const). Here only this thread changes.
-	ownerMu.Lock()
-	defer ownerMu.Unlock()
-	dumpable, err := unix.PrctlRetInt(unix.PR_GET_DUMPABLE, 0, 0, 0, 0)
-	if err != nil {
-		return os.NewSyscallError("prctl", err)
-	}
+	defer keepDumpable()()
 	keep := ^uintptr(0)
 	if _, _, errno := syscall.RawSyscall(unix.SYS_SETRESUID, keep, uintptr(uid), keep); errno != 0 {
 		return os.NewSyscallError("setresuid", errno)
 	}
-	if dumpable == 1 {
-		err = unix.Prctl(unix.PR_SET_DUMPABLE, 1, 0, 0, 0)
+	return nil
+}
+
+// dumpable is what PR_SET_DUMPABLE(2const) of this program was before the first of those began who are to keep it.
+var dumpable struct {
+	mu    sync.Mutex
+	users int
+	was   int
+}
+
+// keepDumpable has the kernel go on dumping cores of this program, if it does. It takes a program of which a thread, or a
+// process with its memory, changes its user for one with secrets. Here the program itself doesn't.
+func keepDumpable() (done func()) {
+	d := &dumpable
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.users++; d.users == 1 {
+		d.was, _ = unix.PrctlRetInt(unix.PR_GET_DUMPABLE, 0, 0, 0, 0)
 	}
-	return os.NewSyscallError("prctl", err)
+	return func() {
+		d.mu.Lock()
+		defer d.mu.Unlock()
+		d.users--
+		if d.was == 1 {
+			_ = unix.Prctl(unix.PR_SET_DUMPABLE, 1, 0, 0, 0)
+		}
+	}
 }
 
 func userNamespace(uid int) (ns *os.File, err error) {
@@ -131,7 +145,7 @@ func withIdle(f func(pid int) error) (err error) {
 	defer unix.Close(pipe[0])
 	defer unix.Close(pipe[1])
 	// Both are C's: the process reads them after the call is over.
-	stack := (*C.char)(C.malloc(C.STACK))
+	stack := (*C.char)(C.malloc(C.IDLE_STACK))
 	defer C.free(unsafe.Pointer(stack))
 	in := (*C.int)(C.malloc(C.sizeof_int))
 	defer C.free(unsafe.Pointer(in))
@@ -149,10 +163,5 @@ func end(pid int) error {
 	if err := unix.Kill(pid, unix.SIGKILL); err != nil {
 		return os.NewSyscallError("kill", err)
 	}
-	for {
-		_, err := unix.Wait4(pid, nil, unix.WALL, nil)
-		if err != unix.EINTR {
-			return os.NewSyscallError("wait4", err)
-		}
-	}
+	return await(pid)
 }
