@@ -61,8 +61,9 @@ var abuses = []abuse{
 }
 
 var (
-	small    = engine.Limits{Memory: 96 << 20}
-	noMemory = []error{syscall.ENOMEM, errOOM}
+	small = engine.Limits{Memory: 96 << 20}
+	// The agent waits for memory as well, for as long as its handle does.
+	noMemory = []error{syscall.ENOMEM, errOOM, context.DeadlineExceeded}
 	// System V shared memory stays when its maker was killed for it: the kernel may have nobody left to end but the agent.
 	nobodys = append([]error{engine.ErrEnded, engine.ErrExpired}, noMemory...)
 )

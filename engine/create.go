@@ -39,10 +39,11 @@ func (e *Engine) Create(ctx context.Context, opts CreateOptions) (_ *Sandbox, er
 		}
 		sb, err := u.claim(ctx, o)
 		if err == nil {
+			e.pool.hit(u)
 			return sb, nil
 		}
 		err = errors.Join(err, u.discard())
-		if !u.pooled || ctx.Err() != nil || errors.As(err, new(*InvalidError)) {
+		if u.stock == nil || ctx.Err() != nil || errors.As(err, new(*InvalidError)) {
 			return nil, err
 		}
 		e.log.Warn("claim from the pool", "error", err) // others may fare no better: one is made

@@ -18,6 +18,9 @@ import (
 // Limits.Memory, is set when it is claimed, as Create's options say. So a PoolSpec can have the options that are given
 // to Create, whose Metadata, KeepAlive and Grace mean nothing here.
 //
+// Template and mounts are what they were when the sandbox was made, as for any sandbox that lives; a file that is replaced by
+// another is not followed.
+//
 // A sandbox is claimed once: a used one is never put back. What is in the pool belongs to its engine alone, is in no
 // list, and ends with the engine or its process.
 type PoolSpec struct {
@@ -43,7 +46,7 @@ type PoolStats struct {
 	Size   int    // as the PoolSpec says
 	Ready  int    // sandboxes that can be claimed
 	Hits   uint64 // Creates that claimed one
-	Misses uint64 // Creates that could have, had there been one, and made theirs
+	Misses uint64 // Creates that would have, had one been ready, and made theirs
 	// Err is why the last try to make a sandbox for the pool failed; nil: it didn't. It is tried again.
 	Err error
 }
@@ -79,6 +82,7 @@ type stock struct {
 	spec    PoolSpec
 	order   order
 	ready   []*unclaimed // the oldest first
+	warming bool         // one more is there, and its warm-up runs
 	waiting int          // Creates that wait for their turn
 	hits    uint64
 	misses  uint64
@@ -94,6 +98,8 @@ func turns() int64 { return int64(2 * runtime.GOMAXPROCS(0)) }
 func newPool(e *Engine, specs []PoolSpec) (*pool, error) {
 	p := &pool{e: e, turns: semaphore.NewWeighted(turns()), wake: make(chan struct{}, 1), own: map[string]bool{}}
 	for i, spec := range specs {
+		spec.Warmup, spec.Create.Env = slices.Clone(spec.Warmup), slices.Clone(spec.Create.Env)
+		spec.Create.Mounts = slices.Clone(spec.Create.Mounts)
 		o, err := e.plan(spec.Create)
 		if err == nil {
 			_, err = e.catalog.Lookup(o.opts.Template)
@@ -184,10 +190,19 @@ func (p *pool) served(waited *stock, o order, turn bool) *unclaimed {
 func (p *pool) popLocked(s *stock) *unclaimed {
 	u := s.ready[0]
 	s.ready = slices.Delete(s.ready, 0, 1)
-	s.hits++
 	close(u.claimed)
 	p.wakeUp()
 	return u
+}
+
+// hit counts a claim that went well, if it was of the pool.
+func (p *pool) hit(u *unclaimed) {
+	if u.stock == nil {
+		return
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	u.stock.hits++
 }
 
 func (p *pool) wakeUp() {
@@ -212,14 +227,7 @@ func (p *pool) fill(ctx context.Context) {
 			}
 		} else {
 			start := time.Now()
-			full, err := p.refill(ctx, s)
-			if ctx.Err() != nil {
-				return
-			}
-			if err != nil {
-				p.e.log.Error("fill the pool", "template", s.order.opts.Template, "error", err)
-			}
-			rest = time.Duration(full * float64(time.Since(start)))
+			rest = time.Duration(p.refill(ctx, s) * float64(time.Since(start)))
 		}
 		select {
 		case <-ctx.Done():
@@ -229,8 +237,8 @@ func (p *pool) fill(ctx context.Context) {
 	}
 }
 
-// emptiest is the stock that lacks most for its size, of those that needn't wait after an error; nil: there is none, and
-// again tells of the end of the first wait, if there is one.
+// emptiest is the stock that lacks most for its size, of those that needn't wait after an error or for a warm-up; nil:
+// there is none, and again tells of the end of the first wait after an error, if there is one.
 func (p *pool) emptiest() (emptiest *stock, again <-chan time.Time) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -241,7 +249,7 @@ func (p *pool) emptiest() (emptiest *stock, again <-chan time.Time) {
 	for _, s := range p.stocks {
 		full, left := s.full(), s.again.Sub(now)
 		switch {
-		case full >= 1:
+		case full >= 1, s.warming:
 		case left > 0:
 			if wait == 0 || left < wait {
 				wait = left
@@ -257,22 +265,28 @@ func (p *pool) emptiest() (emptiest *stock, again <-chan time.Time) {
 }
 
 // refill makes a sandbox for a stock when it is its turn, and tells how full that is then. Who has the next turn finds it
-// there.
-func (p *pool) refill(ctx context.Context, s *stock) (full float64, err error) {
-	if err := p.turns.Acquire(ctx, 1); err != nil {
-		return 0, err
+// there, unless it is to be warmed up first, which keeps nobody else.
+func (p *pool) refill(ctx context.Context, s *stock) (full float64) {
+	if p.turns.Acquire(ctx, 1) != nil { // the pool closes
+		return 0
 	}
 	defer p.turns.Release(1)
 	u, err := p.e.make(ctx, s.order)
-	if err == nil && s.spec.Warmup != nil {
-		if err = u.warmUp(ctx, s.spec.Warmup); err != nil {
+	if err != nil || s.spec.Warmup == nil {
+		return p.add(ctx, s, u, err)
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	s.warming = true
+	p.filling.Go(func() {
+		err := u.warmUp(ctx, s.spec.Warmup)
+		if err != nil {
 			err = errors.Join(err, u.discard())
 		}
-	}
-	if err != nil && ctx.Err() != nil { // the pool closes
-		return 0, err
-	}
-	return p.add(s, u, err), err
+		p.add(ctx, s, u, err)
+		p.wakeUp()
+	})
+	return s.full()
 }
 
 // warmUp runs a command in the sandbox.
@@ -297,16 +311,20 @@ func (u *unclaimed) warmUp(ctx context.Context, argv []string) error {
 var errWarmup = fmt.Errorf("PoolSpec.Warmup: not done after %v", warmupTimeout)
 
 // add adds a sandbox to a stock, unless making it was an error, and tells how full the stock is now.
-func (p *pool) add(s *stock, u *unclaimed, err error) (full float64) {
+func (p *pool) add(ctx context.Context, s *stock, u *unclaimed, err error) (full float64) {
+	if err != nil && ctx.Err() == nil { // else the pool closes
+		p.e.log.Error("fill the pool", "template", s.order.opts.Template, "error", err)
+	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	s.warming = false
 	if s.err = err; err != nil {
 		s.delay = min(max(2*s.delay, refillDelay), maxRefillDelay)
 		s.again = time.Now().Add(s.delay)
 		return s.full()
 	}
 	s.delay = 0
-	u.pooled = true
+	u.stock = s
 	s.ready = append(s.ready, u)
 	p.e.work.Go(func() { // until it is claimed, or ends by itself
 		select {

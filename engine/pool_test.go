@@ -396,8 +396,8 @@ func TestPoolOfOneThatFails(t *testing.T) {
 	})
 }
 
-// TestPoolClaimFails asks for less memory than what is ready takes, for which cgroup v1 refuses the limit. That costs the
-// pool one sandbox, and not all, as each would be refused.
+// TestPoolClaimFails asks for less memory than what is ready takes. One is made then, and that costs the pool one sandbox,
+// and not all, as each would be refused.
 func TestPoolClaimFails(t *testing.T) {
 	t.Parallel()
 	eng := openPool(t, "", engine.PoolSpec{Size: 3, Warmup: []string{"sh", "-c", "head -c 40000000 /dev/zero > /dev/shm/full"}})
@@ -405,8 +405,8 @@ func TestPoolClaimFails(t *testing.T) {
 	if err == nil {
 		err = sb.Close()
 	}
-	if s := eng.PoolStats()[0]; s.Hits != 1 {
-		t.Errorf("pool: %+v, want one hit; the sandbox: %v", s, err)
+	if s := eng.PoolStats()[0]; err != nil || s.Hits != 0 || s.Ready < 2 {
+		t.Errorf("pool: %+v, want no hit, and two that are ready; the sandbox: %v", s, err)
 	}
 }
 
@@ -506,4 +506,19 @@ func (c waitedFor) Done() <-chan struct{} {
 	default:
 	}
 	return c.Context.Done()
+}
+
+// TestPoolSlowWarmup: a warm-up that never ends keeps no other stock from being filled.
+func TestPoolSlowWarmup(t *testing.T) {
+	t.Parallel()
+	eng := open(t, "", func(o *engine.Options) {
+		o.Pool = []engine.PoolSpec{
+			{Size: 2, Warmup: []string{"sleep", "1000"}},
+			{Size: 1, Create: engine.CreateOptions{Network: engine.NetworkHost}},
+		}
+	})
+	eventually(t, 20*time.Second, "the other stock is full", func() bool { return eng.PoolStats()[1].Ready == 1 })
+	if s := eng.PoolStats()[0]; s.Ready != 0 || s.Err != nil {
+		t.Errorf("the first stock: %+v, want it still warming up", s)
+	}
 }

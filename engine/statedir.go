@@ -207,13 +207,16 @@ type facts struct {
 }
 
 // readFacts reads a sandbox's facts. fs.ErrNotExist means that it is gone.
-func (s stateDir) readFacts(id string) (f facts, err error) {
-	data, err := os.ReadFile(filepath.Join(s.sandbox(id), factsFile))
+func (s stateDir) readFacts(id string) (facts, error) { return readFacts(s.sandbox(id)) }
+
+// readFacts reads the facts in a sandbox's directory.
+func readFacts(dir string) (f facts, err error) {
+	data, err := os.ReadFile(filepath.Join(dir, factsFile))
 	if err != nil {
 		return facts{}, err
 	}
 	if err := json.Unmarshal(data, &f); err != nil {
-		return facts{}, fmt.Errorf("%s of %s: %w", factsFile, id, err)
+		return facts{}, fmt.Errorf("%s of %s: %w", factsFile, filepath.Base(dir), err)
 	}
 	return f, nil
 }

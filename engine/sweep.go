@@ -394,7 +394,11 @@ func (e *Engine) sweepOneUnclaimed(path string, wait bool) error {
 	if _, err := os.Lstat(path); errors.Is(err, fs.ErrNotExist) { // it was claimed meanwhile
 		return nil
 	}
-	return e.clear(path, facts{})
+	f, err := readFacts(path)
+	if err != nil { // it is incomplete
+		f = facts{}
+	}
+	return e.clear(path, f)
 }
 
 // adopt remembers a living sandbox that the store has lost.

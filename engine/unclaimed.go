@@ -3,6 +3,7 @@ package engine
 import (
 	"context"
 	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
 	"time"
@@ -28,7 +29,7 @@ type unclaimed struct {
 	client *agent.Client // nil: not yet
 	info   wire.Info     // what the agent has told
 
-	pooled  bool          // it was in the pool
+	stock   *stock        // where it was; nil: it wasn't in the pool
 	claimed chan struct{} // closed when it isn't in the pool any more
 }
 
@@ -128,8 +129,10 @@ func (u *unclaimed) start() error {
 func (u *unclaimed) hold(ctx context.Context) error {
 	cfg := u.order.config(u.tmpl)
 	cfg.Seccomp, cfg.SeccompFlags = string(u.order.filter.Bytes()), u.order.filter.Flags
+	answer, cancel := context.WithTimeoutCause(ctx, answerTimeout, errNoAnswer)
+	defer cancel()
 	var err error
-	if u.info, err = u.client.Hold(ctx, &cfg); err != nil {
+	if u.info, err = u.client.Hold(answer, &cfg); err != nil {
 		return u.order.configError(err)
 	}
 	stepHook("create hold")
@@ -150,7 +153,7 @@ func (u *unclaimed) factsFile() string { return filepath.Join(u.path, factsFile)
 // claim makes the sandbox that of who asked for o, and has it remembered. With an error it is to be discarded.
 func (u *unclaimed) claim(ctx context.Context, o order) (*Sandbox, error) {
 	id := u.facts.Cgroup
-	if u.pooled {
+	if u.stock != nil {
 		if !u.facts.alive() { // which it may not have told yet
 			return nil, agent.ErrGone
 		}
@@ -220,6 +223,15 @@ func (u *unclaimed) change(o order) error {
 	if is.Processes != was.Processes {
 		l.Processes = int64(is.Processes)
 	}
+	if l.Memory > 0 { // cgroup v2 would rather end what a warm-up has left
+		now, err := container.ReadUsage(u.facts.Cgroup)
+		if err == nil && now.Memory > l.Memory {
+			err = fmt.Errorf("%d bytes of memory are taken already", now.Memory)
+		}
+		if err != nil {
+			return err
+		}
+	}
 	if l != (container.Limits{}) {
 		if err := container.SetLimits(u.facts.Cgroup, l); err != nil {
 			return err
@@ -238,6 +250,8 @@ func (u *unclaimed) configure(ctx context.Context, o order) (err error) {
 	if cfg.Grace == 0 && cfg.KeepAlive == 0 && cfg.OpenFiles == told.OpenFiles && cfg.StartsLike(told) {
 		return nil
 	}
+	ctx, cancel := context.WithTimeoutCause(ctx, answerTimeout, errNoAnswer)
+	defer cancel()
 	u.info, err = u.client.Configure(ctx, cfg)
 	return o.configError(err)
 }
