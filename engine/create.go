@@ -43,7 +43,7 @@ func (e *Engine) Create(ctx context.Context, opts CreateOptions) (_ *Sandbox, er
 			return sb, nil
 		}
 		err = errors.Join(err, u.discard())
-		if u.stock == nil || ctx.Err() != nil || errors.As(err, new(*InvalidError)) {
+		if u.stock == nil || ctx.Err() != nil {
 			return nil, err
 		}
 		e.log.Warn("claim from the pool", "error", err) // others may fare no better: one is made

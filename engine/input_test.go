@@ -470,3 +470,16 @@ func fullDisk(args []string) error {
 	}
 	return nil
 }
+
+// TestTemplateFirst puts a template into a state directory that is none yet.
+func TestTemplateFirst(t *testing.T) {
+	t.Parallel()
+	dir := stateDir(t)
+	if err := os.MkdirAll(filepath.Join(dir, "templates", "mine", "rootfs", "proc"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	sb := create(t, open(t, dir), engine.CreateOptions{Template: "mine"})
+	if _, err := sb.FS().Stat("/proc/1"); err != nil {
+		t.Error(err)
+	}
+}

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"runtime"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -18,8 +19,8 @@ import (
 // Limits.Memory, is set when it is claimed, as Create's options say. So a PoolSpec can have the options that are given
 // to Create, whose Metadata, KeepAlive and Grace mean nothing here.
 //
-// Template and mounts are what they were when the sandbox was made, as for any sandbox that lives; a file that is replaced by
-// another is not followed.
+// Mounts are what they were when the sandbox was made, as for any sandbox that lives: a file that is replaced by another
+// is not followed. One whose template's directory was replaced isn't claimed any more.
 //
 // A sandbox is claimed once: a used one is never put back. What is in the pool belongs to its engine alone, is in no
 // list, and ends with the engine or its process.
@@ -28,7 +29,8 @@ type PoolSpec struct {
 	Size   int // how many to keep ready, 1 to 4096
 	// Warmup is the name and arguments of a command that is run in each fresh sandbox, with Create's Env, Dir and User,
 	// before it is ready, such as the start of an interpreter. What it leaves, files and processes, is in what is
-	// claimed. It has a minute, and must exit with 0. Nil: none.
+	// claimed, and what it took in its Stats; processes keep their limit on open files. Its output goes to the null
+	// device. It has a minute, and must exit with 0. Nil: none.
 	Warmup []string
 }
 
@@ -121,6 +123,9 @@ func (s PoolSpec) check() error {
 	}
 	if s.Warmup != nil && (len(s.Warmup) == 0 || s.Warmup[0] == "") {
 		return invalid("PoolSpec.Warmup", "a command without a name; nil for none")
+	}
+	if slices.ContainsFunc(s.Warmup, func(arg string) bool { return strings.ContainsRune(arg, 0) }) {
+		return invalid("PoolSpec.Warmup", "%.64q holds a NUL byte", s.Warmup)
 	}
 	return nil
 }

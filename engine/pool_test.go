@@ -442,6 +442,7 @@ func TestPoolInput(t *testing.T) {
 		{"template", engine.PoolSpec{Size: 1, Create: engine.CreateOptions{Template: "missing"}}, engine.ErrTemplateNotFound},
 		{"options", engine.PoolSpec{Size: 1, Create: engine.CreateOptions{Limits: engine.Limits{Memory: 1}}}, fs.ErrInvalid},
 		{"warm-up", engine.PoolSpec{Size: 1, Warmup: []string{}}, fs.ErrInvalid},
+		{"warm-up with NUL", engine.PoolSpec{Size: 1, Warmup: []string{"a\x00b"}}, fs.ErrInvalid},
 		{"nameless warm-up", engine.PoolSpec{Size: 1, Warmup: []string{"", "x"}}, fs.ErrInvalid},
 	} {
 		eng, err := engine.Open(t.Context(), engine.Options{Dir: stateDir(t), Pool: []engine.PoolSpec{{Size: 1}, tc.spec}})
@@ -506,6 +507,30 @@ func (c waitedFor) Done() <-chan struct{} {
 	default:
 	}
 	return c.Context.Done()
+}
+
+// TestPoolTemplateReplaced replaces a template, as by a deployment, and removes it: what was made of it is of no use.
+func TestPoolTemplateReplaced(t *testing.T) {
+	t.Parallel()
+	dir, next := emptyTemplate(t), emptyTemplate(t)
+	if err := os.WriteFile(filepath.Join(next, "version"), []byte("2"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	eng := openPool(t, "", engine.PoolSpec{Size: 1, Create: engine.CreateOptions{Template: dir}})
+	if err := errors.Join(os.Rename(dir, dir+".old"), os.Rename(next, dir)); err != nil {
+		t.Fatal(err)
+	}
+	sb := create(t, eng, engine.CreateOptions{Template: dir})
+	if data, err := sb.FS().ReadFile("/version"); string(data) != "2" || err != nil {
+		t.Errorf("the template's file: %q, %v, want that of the new one", data, err)
+	}
+	awaitFull(t, eng)
+	if err := os.RemoveAll(dir); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := eng.Create(t.Context(), engine.CreateOptions{Template: dir}); !errors.Is(err, engine.ErrTemplateNotFound) {
+		t.Errorf("a template that is gone: %v, want ErrTemplateNotFound", err)
+	}
 }
 
 // TestPoolSlowWarmup: a warm-up that never ends keeps no other stock from being filled.

@@ -113,6 +113,9 @@ var probes = []probe{
 	{"F_NOTIFY", unix.SYS_FCNTL, args(none, unix.F_NOTIFY), unix.EPERM, anybody},
 
 	{"the agent's limits", unix.SYS_PRLIMIT64, args(1, unix.RLIMIT_NOFILE), unix.EPERM, root},
+	{"another's limits", unix.SYS_PRLIMIT64, args(1<<30, unix.RLIMIT_NOFILE, nowhere), unix.EPERM, anybody},
+	{"a user's priority", unix.SYS_SETPRIORITY, args(unix.PRIO_USER, 1<<30, 0), unix.EPERM, anybody},
+	{"a user's input and output", unix.SYS_IOPRIO_SET, args(3, 1<<30, 0xffff), unix.EPERM, anybody},
 	{"the agent's processors", unix.SYS_SCHED_SETAFFINITY, args(1, 8, nowhere), unix.EPERM, anybody},
 	{"the agent's scheduler", unix.SYS_SCHED_SETSCHEDULER, args(1, none), unix.EPERM, anybody},
 	{"the agent's parameters", unix.SYS_SCHED_SETPARAM, args(1, 0), unix.EPERM, anybody},

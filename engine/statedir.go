@@ -9,6 +9,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"time"
 
 	"github.com/nestbox/nestbox/lease"
@@ -120,7 +121,8 @@ func (s stateDir) check() error {
 		if rerr != nil {
 			return fmt.Errorf("%w: %w", ErrStateDir, rerr)
 		}
-		if len(entries) > 0 {
+		// Who begins with a template makes its directory first.
+		if entries = slices.DeleteFunc(entries, func(e os.DirEntry) bool { return e.Name() == "templates" }); len(entries) > 0 {
 			return refuse("holds other files, such as %q: choose an empty or new directory", entries[0].Name())
 		}
 		err = os.WriteFile(s.path(markerFile), []byte(markerText), 0o600)

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"time"
@@ -25,6 +26,7 @@ type unclaimed struct {
 	dir    *os.File // with the lock; the handle's in the end
 	facts  facts
 	tmpl   rootfs.Template
+	root   fs.FileInfo   // the template's directory
 	order  order         // that it was made for
 	client *agent.Client // nil: not yet
 	info   wire.Info     // what the agent has told
@@ -37,6 +39,9 @@ type unclaimed struct {
 func (e *Engine) make(ctx context.Context, o order) (_ *unclaimed, err error) {
 	u := &unclaimed{e: e, order: o, claimed: make(chan struct{})}
 	if u.tmpl, err = e.catalog.Lookup(o.opts.Template); err != nil {
+		return nil, err
+	}
+	if u.root, err = os.Stat(u.tmpl.Root); err != nil {
 		return nil, err
 	}
 	if err := u.run(ctx); err != nil {
@@ -157,6 +162,9 @@ func (u *unclaimed) claim(ctx context.Context, o order) (*Sandbox, error) {
 		if !u.facts.alive() { // which it may not have told yet
 			return nil, agent.ErrGone
 		}
+		if now, err := os.Stat(u.tmpl.Root); err != nil || !os.SameFile(now, u.root) {
+			return nil, errors.New("the template was replaced")
+		}
 		var err error // IDs sort by time
 		if id, err = newID(); err != nil {
 			return nil, err
@@ -223,14 +231,8 @@ func (u *unclaimed) change(o order) error {
 	if is.Processes != was.Processes {
 		l.Processes = int64(is.Processes)
 	}
-	if l.Memory > 0 { // cgroup v2 would rather end what a warm-up has left
-		now, err := container.ReadUsage(u.facts.Cgroup)
-		if err == nil && now.Memory > l.Memory {
-			err = fmt.Errorf("%d bytes of memory are taken already", now.Memory)
-		}
-		if err != nil {
-			return err
-		}
+	if err := u.checkRoom(l); err != nil {
+		return err
 	}
 	if l != (container.Limits{}) {
 		if err := container.SetLimits(u.facts.Cgroup, l); err != nil {
@@ -241,6 +243,24 @@ func (u *unclaimed) change(o order) error {
 		return nil
 	}
 	return container.SetHostname(u.facts.PID, o.opts.Hostname)
+}
+
+// checkRoom tells whether what a warm-up has left is within limits. The kernel would rather end it, or refuse all that
+// comes.
+func (u *unclaimed) checkRoom(l container.Limits) error {
+	if l.Memory <= 0 && l.Processes <= 0 {
+		return nil
+	}
+	now, err := container.ReadUsage(u.facts.Cgroup)
+	switch {
+	case err != nil:
+		return err
+	case l.Memory > 0 && now.Memory > l.Memory:
+		return fmt.Errorf("%d bytes of memory are taken already", now.Memory)
+	case l.Processes > 0 && int64(now.Processes) >= l.Processes:
+		return fmt.Errorf("there are %d processes already", now.Processes)
+	}
+	return nil
 }
 
 // configure tells the agent what it wasn't told when the sandbox was made, if there is anything.

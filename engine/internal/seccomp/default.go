@@ -75,6 +75,9 @@ const (
 	netlinkRoute = 0
 
 	agentPID = 1
+
+	prioUser   = 2
+	ioprioUser = 3
 )
 
 // protocols are those of the internet that need no module of the kernel: any, ICMP, TCP, UDP, ICMPv6, MPTCP.
@@ -129,13 +132,19 @@ func (p *profile) sockets() {
 }
 
 // sparing keeps root in the sandbox from slowing down or choking the agent's process. Its threads have numbers of
-// their own, which can't be told here.
+// their own, which can't be told here. By one of them the limits of all could be changed: nobody can change another's.
 func (p *profile) sparing() {
-	const limits = "prlimit64 sched_setaffinity sched_setattr sched_setparam sched_setscheduler"
-	p.deny(eperm, limits, is(0, agentPID))
-	p.allow(limits)
+	p.deny(eperm, "prlimit64", is(0, agentPID))
+	p.allow("prlimit64", is(0, 0))                                             // the caller's
+	p.allow("prlimit64", specs.LinuxSeccompArg{Index: 2, Op: specs.OpEqualTo}) // a question
+	p.deny(eperm, "prlimit64")
+	const scheduling = "sched_setaffinity sched_setattr sched_setparam sched_setscheduler"
+	p.deny(eperm, scheduling, is(0, agentPID))
+	p.allow(scheduling)
 	const priorities = "setpriority ioprio_set" // of a process, a group, a user
 	p.deny(eperm, priorities, is(1, agentPID))
+	p.deny(eperm, "setpriority", is(0, prioUser))
+	p.deny(eperm, "ioprio_set", is(0, ioprioUser))
 	p.allow(priorities)
 }
 
