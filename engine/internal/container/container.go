@@ -3,9 +3,9 @@
 // can be: plain data in, processes and descriptors out.
 //
 // A sandbox is described by an OCI spec. Of runc's it takes what turns that into mount flags and device rules, and its
-// cgroups; the first process's own steps are in launch.c, from clone(2) to the execution of the agent. By libcontainer's
-// Start, which executes the host program again for them, twice, a sandbox takes 21 ms and 23 ms of processor time, and
-// by launch.c 11 and 12 of which the namespaces and mounts are 3.
+// cgroups; the first process's own steps are in launch.c, from clone(2) to the execution of the agent. libcontainer's
+// Start, which executes the host program again for them, took 17 ms of the 21 that a sandbox took, and two thirds of the
+// processor time; launch.c takes 3 of 10.
 package container
 
 import (

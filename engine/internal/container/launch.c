@@ -281,6 +281,8 @@ static int second(void *arg)
 	keep_few(l);
 	if (read(l->go, &c, 1) != 1)
 		_exit(1); // the host program has given up, or died
+	for (const struct setting *s = l->cgroups; s->path; s++)
+		put(l, s);
 	check(l, setns(l->user_ns, CLONE_NEWUSER), "enter user namespace", NULL);
 	// Not by libc's functions, which change all threads that they know of.
 	check(l, syscall(SYS_setgroups, 0, NULL), "setgroups", NULL);

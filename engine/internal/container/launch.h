@@ -16,6 +16,7 @@ struct launch {
 	int go;      // a pipe: the process goes on when it can be read, and gives up when its other end is closed
 	int user_ns; // the user namespace
 	int fds[2];  // the program's descriptors 3 and 4
+	const struct setting *cgroups; // to be entered by the process itself, or none
 	long flags;  // the namespaces to make, see clone(2)
 	const char *root, *hostname;
 	const struct own_mount *mounts;

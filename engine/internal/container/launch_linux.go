@@ -31,8 +31,9 @@ type launcher struct {
 	goW    *os.File
 }
 
-// newLauncher prepares to launch what config says. It borrows the files until close.
-func newLauncher(config *configs.Config, userNS, listen, agent *os.File) (l *launcher, err error) {
+// newLauncher prepares to launch what config says, in cgroups that the first process enters by writing to files. It borrows
+// the files until close.
+func newLauncher(config *configs.Config, cgroups [][2]string, userNS, listen, agent *os.File) (l *launcher, err error) {
 	l = &launcher{}
 	defer func() {
 		if err != nil {
@@ -50,6 +51,7 @@ func newLauncher(config *configs.Config, userNS, listen, agent *os.File) (l *lau
 	l.c = c
 	c._go, c.user_ns = C.int(l.goR.Fd()), C.int(userNS.Fd())
 	c.fds = [2]C.int{C.int(listen.Fd()), C.int(agent.Fd())}
+	c.cgroups = l.settings(cgroups)
 	c.flags = C.long(config.Namespaces.CloneFlags())
 	c.root, c.hostname = l.text(config.Rootfs), l.text(config.Hostname)
 	c.mounts = l.mounts(config.Mounts)

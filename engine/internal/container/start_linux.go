@@ -84,20 +84,16 @@ func start(cfg Config, userNS, listen, agent *os.File) (pid int, err error) {
 	if err != nil {
 		return 0, fmt.Errorf("cgroup: %w", err)
 	}
-	l, err := newLauncher(config, userNS, listen, agent)
+	tasks, err := makeCgroup(m, config.Cgroups.Resources)
+	if err != nil {
+		return 0, err
+	}
+	l, err := newLauncher(config, tasks, userNS, listen, agent)
 	if err != nil {
 		return 0, err
 	}
 	defer l.close()
-	pid, err = l.run(func(pid int) error {
-		if err := m.Apply(pid); err != nil {
-			return fmt.Errorf("create cgroup: %w", err)
-		}
-		if err := set(m, config.Cgroups.Resources); err != nil {
-			return fmt.Errorf("limit cgroup: %w", err)
-		}
-		return nil
-	})
+	pid, err = l.run(func(pid int) error { return enterCgroup(m, pid) })
 	if err != nil {
 		return 0, fmt.Errorf("start sandbox: %w", err)
 	}
