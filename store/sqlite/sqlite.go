@@ -60,8 +60,6 @@ const columns = "id, template, metadata, state, created, expires, grace, ended, 
 type Store struct {
 	db      *sql.DB
 	writing chan struct{} // full while there is a writer: the next one waits without a connection
-
-	insert, get, replace *sql.Stmt // of records
 }
 
 var _ store.Store = (*Store)(nil)
@@ -82,28 +80,11 @@ func Open(path string) (*Store, error) {
 		return nil, fmt.Errorf("open store: %w", err)
 	}
 	db.SetMaxOpenConns(2) // one can read while the other writes
-	s := &Store{db: db, writing: make(chan struct{}, 1)}
-	if err = s.migrate(context.Background()); err == nil {
-		err = s.prepare()
-	}
-	if err != nil {
+	s := &Store{db, make(chan struct{}, 1)}
+	if err := s.migrate(context.Background()); err != nil {
 		return nil, errors.Join(fmt.Errorf("open store %s: %w", path, reason(path, err)), db.Close())
 	}
 	return s, nil
-}
-
-// prepare prepares what is done often.
-func (s *Store) prepare() (err error) {
-	for query, stmt := range map[string]**sql.Stmt{
-		"INSERT INTO records (" + columns + ") VALUES (?,?,?,?,?,?,?,?,?)":  &s.insert,
-		"REPLACE INTO records (" + columns + ") VALUES (?,?,?,?,?,?,?,?,?)": &s.replace,
-		"SELECT " + columns + " FROM records WHERE id = ?":                  &s.get,
-	} {
-		if *stmt, err = s.db.Prepare(query); err != nil {
-			return known(err)
-		}
-	}
-	return nil
 }
 
 // reason is err, or why no file can be made next to path, if that is what SQLite's "unable to open" may mean.
@@ -221,12 +202,12 @@ func (s *Store) change(ctx context.Context, f func(*sql.Tx) error) error {
 
 // Add implements store.Store.
 func (s *Store) Add(ctx context.Context, r store.Record) error {
-	values, err := encode(r)
-	if err != nil {
-		return err
-	}
 	return s.change(ctx, func(tx *sql.Tx) error {
-		if _, err := tx.StmtContext(ctx, s.insert).ExecContext(ctx, values...); err != nil {
+		values, err := encode(r)
+		if err != nil {
+			return err
+		}
+		if _, err := tx.ExecContext(ctx, "INSERT INTO records ("+columns+") VALUES (?,?,?,?,?,?,?,?,?)", values...); err != nil {
 			return err
 		}
 		return addMetadata(ctx, tx, r)
@@ -244,14 +225,14 @@ func addMetadata(ctx context.Context, tx *sql.Tx, r store.Record) error {
 
 // Get implements store.Store.
 func (s *Store) Get(ctx context.Context, id string) (store.Record, error) {
-	r, err := decode(s.get.QueryRowContext(ctx, id))
+	r, err := decode(s.db.QueryRowContext(ctx, "SELECT "+columns+" FROM records WHERE id = ?", id))
 	return r, known(err)
 }
 
 // Update implements store.Store.
 func (s *Store) Update(ctx context.Context, id string, change func(*store.Record) error) error {
 	return s.change(ctx, func(tx *sql.Tx) error {
-		r, err := decode(tx.StmtContext(ctx, s.get).QueryRowContext(ctx, id))
+		r, err := decode(tx.QueryRowContext(ctx, "SELECT "+columns+" FROM records WHERE id = ?", id))
 		if err != nil {
 			return err
 		}
@@ -263,7 +244,7 @@ func (s *Store) Update(ctx context.Context, id string, change func(*store.Record
 		if err != nil {
 			return err
 		}
-		if _, err := tx.StmtContext(ctx, s.replace).ExecContext(ctx, values...); err != nil {
+		if _, err := tx.ExecContext(ctx, "REPLACE INTO records ("+columns+") VALUES (?,?,?,?,?,?,?,?,?)", values...); err != nil {
 			return err
 		}
 		if maps.Equal(before, r.Metadata) {
