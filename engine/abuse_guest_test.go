@@ -42,7 +42,7 @@ func hogs(n int, child func()) func(worst func()) error {
 				worst()
 			}
 			if _, errno := fork(thenTell); errno != 0 {
-				time.Sleep(time.Millisecond)
+				time.Sleep(time.Millisecond) // nothing tells when there is room for a process again
 			}
 		}
 	}
@@ -252,11 +252,7 @@ func connectMany() error {
 		return err
 	}
 	for len(connected) < 3800 {
-		c, err := net.Dial("tcp", l.Addr().String())
-		if err != nil {
-			break
-		}
-		s, err := l.Accept()
+		c, s, err := connectTo(l)
 		if err != nil {
 			break
 		}

@@ -144,20 +144,9 @@ func (h *abused) create(t testing.TB, opts engine.CreateOptions) *engine.Sandbox
 func startAbuse(t testing.TB, sb *engine.Sandbox, name string) {
 	t.Helper()
 	c := sb.Command("/tmp/self", name)
-	c.Env = []string{helperVar + "=abuse"}
 	var stderr engine.Excerpt
 	c.Stderr = &stderr
-	if _, err := c.StdinPipe(); err != nil {
-		t.Fatal(err)
-	}
-	out, err := c.StdoutPipe()
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := c.Start(); err != nil {
-		t.Fatal(err)
-	}
-	_, err = out.Read(make([]byte, 16))
+	_, err := startHelper(t, c, "abuse").Read(make([]byte, 16))
 	t.Cleanup(func() { // its streams stay open until the sandbox ends, which it has if all went well
 		_ = sb.Kill(cleanupContext())
 		_ = c.Wait()

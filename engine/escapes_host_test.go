@@ -230,11 +230,11 @@ func (f templateFiles) naive() bool { return false }
 
 // template makes a sandbox, if it may, and writes to what stands for devices and what it has of its own there.
 func (f templateFiles) template(t *testing.T, dir string) error {
-	sb, err := f.eng.Create(t.Context(), engine.CreateOptions{Template: dir, Dir: "/root/work"})
+	sb, err := f.eng.Create(t.Context(), engine.CreateOptions{Template: dir, Dir: "/root/own"})
 	if err != nil {
 		return err // it is refused
 	}
-	for _, name := range []string{"/dev/null", "/dev/console", "/dev/ptmx", "/dev/shm/x", "/proc/self/attr/x", "/etc/x", "/root/work/x", "/etc/passwd"} {
+	for _, name := range []string{"/dev/null", "/dev/console", "/dev/ptmx", "/dev/shm/x", "/proc/self/attr/x", "/etc/x", "/root/own/x", "/etc/passwd"} {
 		_ = sb.FS().WriteFile(name, []byte("written by the host"), 0o600)
 	}
 	if fi, err := sb.FS().Lstat("/dev/null"); err != nil || fi.Mode()&fs.ModeCharDevice == 0 {
@@ -316,7 +316,7 @@ func (f naiveFiles) end(dir string) error { return f.RemoveAll(dir) }
 // template makes what a sandbox has of its own by name.
 func (naiveFiles) template(t *testing.T, dir string) error {
 	var all error
-	for _, name := range []string{"dev/null", "dev/console", "dev/ptmx", "dev/shm/x", "proc/x", "sys/x", "etc/passwd", "root/work/x"} {
+	for _, name := range []string{"dev/null", "dev/console", "dev/ptmx", "dev/shm/x", "proc/x", "sys/x", "etc/passwd", "root/own/x"} {
 		path := filepath.Join(dir, name)
 		all = errors.Join(all, os.MkdirAll(filepath.Dir(path), 0o755))
 		all = errors.Join(all, os.WriteFile(path, []byte("written by the host"), 0o600))

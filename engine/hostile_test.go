@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"net"
 	"os"
@@ -74,21 +75,31 @@ func putSelf(t *testing.T, sb *engine.Sandbox) {
 	}
 }
 
+// startHelper starts a command of this program as a helper, whose input stays open, and gives its output.
+func startHelper(t testing.TB, c *engine.Cmd, helper string) io.Reader {
+	t.Helper()
+	c.Env = []string{helperVar + "=" + helper}
+	_, err := c.StdinPipe()
+	out, oerr := c.StdoutPipe()
+	if err := errors.Join(err, oerr, c.Start()); err != nil {
+		t.Fatal(err)
+	}
+	return out
+}
+
+// connectTo makes a connection to a listener of this process, and gives both ends.
+func connectTo(l net.Listener) (c, s net.Conn, err error) {
+	if c, err = net.Dial("tcp", l.Addr().String()); err == nil {
+		s, err = l.Accept()
+	}
+	return c, s, err
+}
+
 // guest starts a helper in a sandbox and gives its first line.
 func guest(t *testing.T, sb *engine.Sandbox, helper string, args ...string) (*engine.Cmd, string) {
 	t.Helper()
 	c := sb.Command("/tmp/self", args...)
-	c.Env = []string{helperVar + "=" + helper}
-	if _, err := c.StdinPipe(); err != nil {
-		t.Fatal(err)
-	}
-	out, err := c.StdoutPipe()
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := c.Start(); err != nil {
-		t.Fatal(err)
-	}
+	out := startHelper(t, c, helper)
 	t.Cleanup(func() { // and until then its streams stay open
 		_ = c.Kill()
 		_ = c.Wait()
@@ -597,11 +608,7 @@ func init() {
 		var open []net.Conn
 		total := 0
 		for range 32 {
-			c, err := net.Dial("tcp", l.Addr().String())
-			if err != nil {
-				break
-			}
-			s, err := l.Accept()
+			c, s, err := connectTo(l)
 			if err != nil {
 				break
 			}

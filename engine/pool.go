@@ -94,7 +94,7 @@ type stock struct {
 }
 
 // turns is how many sandboxes are made at a time. Making one is mostly work of a processor; some is waiting for the
-// kernel. More only take memory, some 10 MiB for each while it is made.
+// kernel. More at a time would only take longer each.
 func turns() int64 { return int64(2 * runtime.GOMAXPROCS(0)) }
 
 func newPool(e *Engine, specs []PoolSpec) (*pool, error) {

@@ -47,7 +47,7 @@ func (b *bench) inTurns(ctx context.Context, rounds int, f func(ctx context.Cont
 			if t.broken != nil {
 				continue
 			}
-			time.Sleep(settle)
+			time.Sleep(settle) // what the last turn left to the kernel is no part of this one
 			turn, cancel := context.WithTimeout(ctx, 10*callTimeout)
 			err := f(turn, t)
 			if err == nil { // what it makes anew must not be in the way of the next

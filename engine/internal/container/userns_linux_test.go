@@ -20,6 +20,7 @@ func TestIdleHoldsNothing(t *testing.T) {
 	err := container.WithIdle(func(pid int) error {
 		dir := fmt.Sprintf("/proc/%d/fd", pid)
 		var open []os.DirEntry
+		// Nothing tells when it has let go of them.
 		for end := time.Now().Add(10 * time.Second); time.Now().Before(end); time.Sleep(time.Millisecond) {
 			var err error
 			if open, err = os.ReadDir(dir); err != nil || len(open) == 1 {
