@@ -190,9 +190,9 @@ func fillInodes() error {
 	}
 }
 
-// syncAlways has everything written that is to be written: sync(2) knows no sandbox.
+// syncAlways writes small files and has all written at once.
 func syncAlways(worst func()) error {
-	forkAll(4, sync2)
+	forkAll(4, syncAll)
 	worst()
 	for n := 0; ; n++ {
 		if err := os.WriteFile("f"+strconv.Itoa(n%100), zeros[:], 0o600); err != nil {

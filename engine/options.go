@@ -39,7 +39,7 @@ type Options struct {
 // its default; a negative one is no limit.
 type Limits struct {
 	Memory    int64   // bytes, swap included; at least 16 MiB
-	CPUs      float64 // processors' worth of time; 0.01 to 65536
+	CPUs      float64 // processors' worth of time, of each 10 ms (below 0.1: 100 ms); 0.01 to 65536
 	Processes int     // processes and threads, with some 17 of the agent's; 32 to 4194304
 	OpenFiles int     // open files of each process; at least 64
 	// Disk is bytes of what the sandbox writes to its own files, 1 MiB to 1 TiB. Beside it there can be a file

@@ -59,6 +59,7 @@ var probes = []probe{
 	{"userfaultfd", unix.SYS_USERFAULTFD, args(0x10001), unix.EPERM, anybody},
 	{"bpf", unix.SYS_BPF, args(0, nowhere, 1<<20), unix.EPERM, anybody},
 	{"perf_event_open", unix.SYS_PERF_EVENT_OPEN, args(nowhere, 0, 0, none, none), unix.EPERM, anybody},
+	{"sync", unix.SYS_SYNC, args(), unix.EPERM, anybody},
 	{"fanotify_init", unix.SYS_FANOTIFY_INIT, args(0x200, 1<<31), unix.EPERM, anybody},
 
 	{"ptrace", unix.SYS_PTRACE, args(unix.PTRACE_PEEKDATA, 1<<30), unix.EPERM, anybody},

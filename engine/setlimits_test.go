@@ -52,15 +52,18 @@ func TestSetLimits(t *testing.T) {
 			t.Errorf("open files are %q, %v, want %s", out, err, files)
 		}
 	}
-	check("268435456", "100", "100000", "1000")
+	check("268435456", "100", "10000", "1000")
 	set(engine.Limits{})
-	check("268435456", "100", "100000", "1000")
+	check("268435456", "100", "10000", "1000")
 	set(engine.Limits{Memory: 128 << 20})
-	check("134217728", "100", "100000", "1000")
+	check("134217728", "100", "10000", "1000")
 	set(engine.Limits{CPUs: 0.5, Processes: 200})
-	check("134217728", "200", "50000", "1000")
+	check("134217728", "200", "5000", "1000")
+	set(engine.Limits{CPUs: 0.05})
+	check("134217728", "200", "5000", "1000") // of a longer period
+	set(engine.Limits{CPUs: 0.5})
 	set(engine.Limits{Memory: 512 << 20, OpenFiles: 500})
-	check("536870912", "200", "50000", "500")
+	check("536870912", "200", "5000", "500")
 	want := engine.Limits{Memory: 512 << 20, CPUs: 0.5, Processes: 200, OpenFiles: 500, Disk: 2 << 30}
 	again, err := eng.Reconnect(t.Context(), sb.ID())
 	if err != nil {

@@ -49,7 +49,7 @@ func SetLimits(id string, l Limits) error {
 	}
 	switch {
 	case l.CPUs > 0:
-		r.CpuQuota, r.CpuPeriod = quota(l.CPUs), cpuPeriod
+		r.CpuQuota, r.CpuPeriod = cpuTime(l.CPUs)
 	case l.CPUs < 0:
 		r.CpuQuota, r.CpuPeriod = -1, cpuPeriod
 	}

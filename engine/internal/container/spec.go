@@ -48,8 +48,14 @@ var readonlyPaths = []string{
 // agentEnv are settings of the agent's Go runtime, which it would otherwise have to change. No command has them.
 var agentEnv = []string{"GOMAXPROCS=2", "GOGC=50"}
 
-// cpuPeriod is the time that a processor quota refers to, in µs.
-const cpuPeriod = 100_000
+// The times that a processor quota refers to, in µs. A sandbox with the time of one processor may have two for the first
+// half of each: a short one lets others wait less. The kernel takes no quota below 1 ms, see cpu.max in its cgroup-v2
+// document, for which less than a tenth of a processor needs the long one.
+const (
+	cpuPeriod     = 10_000
+	longCPUPeriod = 100_000
+	minCPUQuota   = 1000
+)
 
 // Spec is cfg in the terms of the OCI runtime specification. The user namespace, which every sandbox has, isn't in it: it
 // is made before, for the mounts. Nor is the memory limit. The sandbox's first process shares the memory of the host
@@ -101,7 +107,7 @@ func (cfg Config) resources() *specs.LinuxResources {
 		Devices: []specs.LinuxDeviceCgroup{{Allow: false, Access: "rwm"}},
 	}
 	if cfg.CPUs > 0 {
-		quota, period := quota(cfg.CPUs), uint64(cpuPeriod)
+		quota, period := cpuTime(cfg.CPUs)
 		r.CPU = &specs.LinuxCPU{Quota: &quota, Period: &period}
 	}
 	if cfg.Processes > 0 {
@@ -111,9 +117,14 @@ func (cfg Config) resources() *specs.LinuxResources {
 	return r
 }
 
-// quota is processors' worth of time, in µs of cpuPeriod. 1 ms is the least that the kernel takes, see cpu.max in its
-// cgroup-v2 document.
-func quota(cpus float64) int64 { return max(1000, int64(math.Round(cpus*cpuPeriod))) }
+// cpuTime is processors' worth of time, in µs of a period.
+func cpuTime(cpus float64) (quota int64, period uint64) {
+	period = cpuPeriod
+	if cpus*cpuPeriod < minCPUQuota {
+		period = longCPUPeriod
+	}
+	return max(minCPUQuota, int64(math.Round(cpus*float64(period)))), period
+}
 
 func mounts(hostNetwork bool) []specs.Mount {
 	list := []specs.Mount{

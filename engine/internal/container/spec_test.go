@@ -146,18 +146,21 @@ func TestSpecMounts(t *testing.T) {
 
 func TestSpecLimits(t *testing.T) {
 	tests := []struct {
-		name  string
-		set   func(*container.Config)
-		quota int64 // µs of each 100 ms; 0: no limit
-		pids  int64 // 0: no limit
+		name   string
+		set    func(*container.Config)
+		quota  int64 // µs of each period; 0: no limit
+		period uint64
+		pids   int64 // 0: no limit
 	}{
-		{"as above", func(*container.Config) {}, 100_000, 512},
-		{"none", func(c *container.Config) { c.CPUs, c.Processes = 0, 0 }, 0, 0},
-		{"half a CPU", func(c *container.Config) { c.CPUs = 0.5 }, 50_000, 512},
-		{"many CPUs", func(c *container.Config) { c.CPUs = 64 }, 6_400_000, 512},
-		{"a third of a CPU", func(c *container.Config) { c.CPUs = 1.0 / 3 }, 33_333, 512},
-		{"less than the kernel takes", func(c *container.Config) { c.CPUs = 0.001 }, 1000, 512},
-		{"one process", func(c *container.Config) { c.Processes = 1 }, 100_000, 1},
+		{"as above", func(*container.Config) {}, 10_000, 10_000, 512},
+		{"none", func(c *container.Config) { c.CPUs, c.Processes = 0, 0 }, 0, 0, 0},
+		{"half a CPU", func(c *container.Config) { c.CPUs = 0.5 }, 5000, 10_000, 512},
+		{"many CPUs", func(c *container.Config) { c.CPUs = 64 }, 640_000, 10_000, 512},
+		{"a third of a CPU", func(c *container.Config) { c.CPUs = 1.0 / 3 }, 3333, 10_000, 512},
+		{"a tenth of a CPU", func(c *container.Config) { c.CPUs = 0.1 }, 1000, 10_000, 512},
+		{"less than the kernel takes of a short period", func(c *container.Config) { c.CPUs = 0.025 }, 2500, 100_000, 512},
+		{"less than the kernel takes", func(c *container.Config) { c.CPUs = 0.001 }, 1000, 100_000, 512},
+		{"one process", func(c *container.Config) { c.Processes = 1 }, 10_000, 10_000, 1},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
@@ -170,8 +173,8 @@ func TestSpecLimits(t *testing.T) {
 				if r.CPU != nil {
 					t.Errorf("CPU is %+v, want no limit", r.CPU)
 				}
-			case r.CPU == nil || *r.CPU.Quota != tt.quota || *r.CPU.Period != 100_000:
-				t.Errorf("CPU is %s, want %d of 100000", cpu(r.CPU), tt.quota)
+			case r.CPU == nil || *r.CPU.Quota != tt.quota || *r.CPU.Period != tt.period:
+				t.Errorf("CPU is %s, want %d of %d", cpu(r.CPU), tt.quota, tt.period)
 			}
 			switch {
 			case tt.pids == 0:

@@ -37,7 +37,7 @@ func TestSpecIsAccepted(t *testing.T) {
 			t.Errorf("no new privileges %v, capabilities %+v", got.NoNewPrivileges, got.Capabilities)
 		}
 		r := got.Cgroups.Resources
-		if got.Cgroups.Path != "/nestbox/"+cfg.ID || r.CpuQuota != 100_000 || r.CpuPeriod != 100_000 || *r.PidsLimit != 512 || r.Memory != 0 {
+		if got.Cgroups.Path != "/nestbox/"+cfg.ID || r.CpuQuota != 10_000 || r.CpuPeriod != 10_000 || *r.PidsLimit != 512 || r.Memory != 0 {
 			t.Errorf("cgroup is %s with %+v", got.Cgroups.Path, r)
 		}
 		if rule := r.Devices[0]; rule.Allow || rule.CgroupString() != "a *:* rwm" {
