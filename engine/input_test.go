@@ -18,6 +18,8 @@ import (
 	"testing"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/nestbox/nestbox/engine"
 	"github.com/nestbox/nestbox/lease"
 	"github.com/nestbox/nestbox/rootfs"
@@ -430,7 +432,11 @@ func fullDisk(args []string) error {
 	if err != nil {
 		return err
 	}
-	out, err := sb.Command("sh", "-c", "head -c 64000000 /dev/zero > fill && sync fill").CombinedOutput()
+	out, err := sb.Command("sh", "-c", "head -c 64000000 /dev/zero > fill").CombinedOutput()
+	if err == nil {
+		unix.Sync() // has the kernel see that there is no room
+		out, err = sb.Command("sync", "fill").CombinedOutput()
+	}
 	if err == nil {
 		return errors.New("filling the disk went well")
 	}

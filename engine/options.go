@@ -47,7 +47,8 @@ type Limits struct {
 	//
 	// It is enforced by a file system of the sandbox's own, ext4 on a loop device, in a sparse file in the state
 	// directory: that takes what is written of the state directory's file system, not what is allowed. If that
-	// file system itself is full, the guest's programs are told only when they sync, and lose what they wrote.
+	// file system itself is full, the guest's programs are told only when they sync after the kernel has tried to
+	// write, and lose what they wrote.
 	// Where the host has no loop devices or no ext4, Create is errors.ErrUnsupported unless Disk is negative.
 	Disk int64
 }

@@ -63,7 +63,8 @@ func (f *File) Seek(offset int64, whence int) (int64, error) {
 	return f.f.Seek(offset, whence)
 }
 
-// Sync has the file's content written to disk.
+// Sync has the file's content written to disk, where the file is of a mount. For the sandbox's own, which don't outlive
+// the host, it only tells of errors.
 func (f *File) Sync() error { return f.f.Sync() }
 
 // Chmod sets the permission bits, with setuid, setgid and sticky.

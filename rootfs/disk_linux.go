@@ -20,8 +20,8 @@ func mountDisk(uid uint32) error {
 		return err
 	}
 	defer dev.Close()
-	// What a guest flushes needn't reach the host's disk, as no sandbox outlives the host. What it deletes is
-	// given back to the host's file system.
+	// What is flushed needn't reach the host's disk, as no sandbox outlives the host. What a guest deletes is given
+	// back to the host's file system.
 	err = unix.Mount(dev.Name(), diskDir, "ext4", unix.MS_NOSUID|unix.MS_NODEV|unix.MS_NOATIME, "discard,nobarrier")
 	if err == unix.ENODEV {
 		return noDisk("the kernel has no ext4: load its module (modprobe ext4)")

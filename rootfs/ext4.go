@@ -23,10 +23,10 @@ const (
 	// bytesPerFile is how many bytes of a disk there is a file for, and minFiles how many there are in any case.
 	bytesPerFile = 16 << 10
 	minFiles     = 1024
-	// ownBlocks and ownFiles are what a tree takes of its disk, see mountDisk: upper, work and work/work, and for
-	// ownBlocks the root directory, too.
-	ownBlocks = 4
-	ownFiles  = 3
+	// ownBlocks and ownFiles are what a tree takes of its disk, see mountDisk and mountOverlay: upper, work, work/work,
+	// work/incompat, volatile in that, and dirty in that, which is empty; and for ownBlocks the root directory, too.
+	ownBlocks = 6
+	ownFiles  = 6
 )
 
 // The least and the most that a sandbox's disk can have, in bytes.

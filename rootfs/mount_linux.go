@@ -97,7 +97,8 @@ func closeAll(fds []int) {
 }
 
 // mountOverlay mounts the template, which is fd, at lower, and the overlay at root. It is written to the disk, if
-// there is one.
+// there is one. No sandbox outlives the host, so that the overlay is volatile: to sync it tells of errors, and writes
+// nothing, see overlayfs in the kernel's documents. Else a guest could keep the host's disk busy with little.
 func (s step) mountOverlay(fd int, root string, ns *os.File, disk bool) error {
 	if err := setattr(fd, 0, &unix.MountAttr{Attr_set: unix.MOUNT_ATTR_IDMAP, Userns_fd: uint64(ns.Fd())}); err != nil {
 		return fmt.Errorf("%w: the template's file system can't be mounted with other owners (%v): "+
@@ -110,7 +111,7 @@ func (s step) mountOverlay(fd int, root string, ns *os.File, disk bool) error {
 	if disk {
 		in = diskDir
 	}
-	options := "lowerdir=" + lowerDir + ",upperdir=" + path.Join(in, upperDir) + ",workdir=" + path.Join(in, workDir)
+	options := "lowerdir=" + lowerDir + ",upperdir=" + path.Join(in, upperDir) + ",workdir=" + path.Join(in, workDir) + ",volatile"
 	if err := unix.Mount("overlay", root, "overlay", unix.MS_NOSUID|unix.MS_NODEV, options); err != nil {
 		return fmt.Errorf("overlay: %w: the state directory must be on a file system that can be an overlay's upper layer, "+
 			"such as ext4, xfs, btrfs or tmpfs", err)

@@ -186,6 +186,8 @@ func TestMountTreeOverlay(t *testing.T) {
 		// From the separator on these are the file system's type, source and options.
 		if own := strings.Join(info[6:], " "); strings.Contains(own, "/") || !strings.Contains(own, "lowerdir=lower,upperdir=upper,workdir=work") {
 			t.Errorf("overlay is %q, want no path of the host's in it", own)
+		} else if !strings.HasSuffix(own, "volatile") {
+			t.Errorf("overlay is %q, want it volatile", own)
 		}
 	})
 	if err != nil {
