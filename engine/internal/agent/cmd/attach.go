@@ -30,7 +30,7 @@ func (q *request) startSpooled(l launch) error {
 		sp.command = c
 		q.started(c)
 	}
-	l.exited = sp.end
+	l.exited = func(e wire.Exit) { go sp.end(e) }
 	pid, serr := q.procs.start(l)
 	closeFiles(outputs)
 	if serr != nil {

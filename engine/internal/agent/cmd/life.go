@@ -8,13 +8,11 @@ import (
 	"time"
 
 	"github.com/nestbox/nestbox/lease"
-	"golang.org/x/sys/unix"
 )
 
 // life keeps the sandbox's lease and ends the agent when it is over.
 type life struct {
-	timer *os.File // a timerfd on CLOCK_BOOTTIME, which goes on while the host sleeps
-	fd    int      // timer's
+	timer timer
 
 	mu        sync.Mutex
 	rule      *lease.Lifetime
@@ -22,25 +20,15 @@ type life struct {
 }
 
 func newLife() (*life, error) {
-	fd, err := unix.TimerfdCreate(unix.CLOCK_BOOTTIME, unix.TFD_CLOEXEC|unix.TFD_NONBLOCK)
+	timer, err := newTimer()
 	if err != nil {
 		return nil, err
 	}
-	l := &life{
-		timer: os.NewFile(uintptr(fd), "timer"),
-		fd:    fd,
-		rule:  lease.NewLifetime(now(), firstHold),
-	}
+	l := &life{timer: timer, rule: lease.NewLifetime(now(), firstHold)}
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.armLocked()
 	return l, nil
-}
-
-func now() time.Duration {
-	var ts unix.Timespec
-	_ = unix.ClockGettime(unix.CLOCK_BOOTTIME, &ts)
-	return time.Duration(ts.Nano())
 }
 
 // change applies f to the lease. Where the lease is over already, or was over but for f, the agent
@@ -93,20 +81,19 @@ func (l *life) resume(remaining time.Duration) {
 
 // armLocked sets the timer to the lease's end.
 func (l *life) armLocked() {
-	var spec unix.ItimerSpec // zero: off
-	if at, ok := l.rule.End(); ok {
-		spec.Value = unix.NsecToTimespec(max(1, int64(at)))
+	at, ok := l.rule.End()
+	if ok {
+		at = max(1, at)
+	} else {
+		at = 0
 	}
-	_ = unix.TimerfdSettime(l.fd, unix.TFD_TIMER_ABSTIME, &spec, nil)
+	l.timer.set(at)
 }
 
 // watch ends the agent when the timer says that the lease is over.
 func (l *life) watch() {
-	buf := make([]byte, 8)
 	for {
-		if _, err := l.timer.Read(buf); err != nil {
-			os.Exit(exitSetup)
-		}
+		l.timer.wait()
 		l.change(func(time.Duration, *lease.Lifetime) {})
 	}
 }

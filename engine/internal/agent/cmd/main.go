@@ -10,7 +10,6 @@ package main
 
 import (
 	"os"
-	"os/signal"
 	"syscall"
 	"time"
 	"unsafe"
@@ -47,9 +46,6 @@ func main() {
 		}
 	}
 	defaultSignals()
-	orphans := make(chan os.Signal, 1)
-	signal.Notify(orphans, unix.SIGCHLD)
-
 	procs, err := newProcs(null)
 	if err != nil {
 		os.Exit(exitSetup)
@@ -59,7 +55,8 @@ func main() {
 	if err := undumpable(); err != nil {
 		os.Exit(exitSetup)
 	}
-	go procs.reap(orphans)
+	go procs.reapOrphans()
+	go procs.freeStuck()
 	life, err := newLife()
 	if err != nil {
 		os.Exit(exitSetup)
@@ -84,7 +81,7 @@ func defaultSignals() {
 	var action [4]uint64 // struct sigaction of the kernel's, with SIG_DFL
 	for sig := syscall.Signal(1); sig <= last; sig++ {
 		switch sig {
-		case unix.SIGKILL, unix.SIGSTOP, unix.SIGCHLD, unix.SIGURG, sigThreads:
+		case unix.SIGKILL, unix.SIGSTOP, unix.SIGURG, sigThreads:
 		default:
 			_, _, _ = unix.RawSyscall6(unix.SYS_RT_SIGACTION, uintptr(sig), uintptr(unsafe.Pointer(&action)), 0, mask, 0, 0)
 		}

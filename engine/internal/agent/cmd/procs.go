@@ -33,11 +33,15 @@ type procs struct {
 	// starts is read-locked while a command starts. Then its process must not be waited for by anybody else, and
 	// so no process that isn't known.
 	starts  sync.RWMutex
+	over    chan struct{} // a start is over
 	orphans chan struct{} // there may be some to reap when no command starts
 
 	mu       sync.Mutex
 	running  map[int]*command // by pid, until they are reaped
 	starting int
+	begun    int   // how many were started in all
+	reaping  bool  // somebody is in reap
+	stuck    timer // expires when none of those that start has got on for execTimeout
 	// score is the agent's oom_score_adj, which a command inherits at its start. It is raised for that
 	// moment, so that the kernel ends commands before it ends the agent.
 	score              *os.File
@@ -74,10 +78,16 @@ func newProcs(null *os.File) (*procs, error) {
 	if err != nil {
 		return nil, err
 	}
+	stuck, err := newTimer()
+	if err != nil {
+		return nil, err
+	}
 	return &procs{
 		null:     null,
 		comm:     strings.TrimSpace(string(comm)),
+		over:     make(chan struct{}, 1),
 		orphans:  make(chan struct{}, 1),
+		stuck:    stuck,
 		score:    f,
 		ownScore: strconv.AppendInt(nil, int64(own), 10),
 		cmdScore: strconv.AppendInt(nil, int64(min(own+500, maxScore)), 10),
@@ -91,7 +101,7 @@ type launch struct {
 	cred  *credential
 	stdio [3]int // borrowed; -1: closed
 	// started is called under the lock, so that the command is known before it can be reaped. exited is called
-	// once it has been, on a goroutine of its own, for a handle that doesn't read may keep it waiting.
+	// once it has been, and must not wait: nothing else is reaped meanwhile.
 	started func(*command)
 	exited  func(wire.Exit)
 }
@@ -123,12 +133,11 @@ func (p *procs) start(l launch) (pid int, _ *startError) {
 
 // fork starts a command, once.
 func (p *procs) fork(l launch, attr *syscall.ProcAttr) (pid int, err error) {
+	defer tell(p.over)
 	p.starts.RLock()
 	defer p.starts.RUnlock()
 	p.countStart(1)
-	stuck := time.AfterFunc(execTimeout, p.killStarting)
 	pid, err = syscall.ForkExec(l.Path, l.Args, attr)
-	stuck.Stop()
 	p.countStart(-1)
 	if err != nil {
 		return 0, err
@@ -137,21 +146,40 @@ func (p *procs) fork(l launch, attr *syscall.ProcAttr) (pid int, err error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.running[pid] = cmd
+	p.begun++
 	l.started(cmd)
 	return pid, nil
 }
 
-// countStart counts the commands that start, and raises the agent's oom_score_adj while there are any.
+// countStart counts the commands that start. While there are any the agent's oom_score_adj is raised, and the timer set:
+// anew with each that has got on, as they start one after the other.
 func (p *procs) countStart(n int) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	before := p.starting
 	p.starting += n
 	switch {
+	case p.starting == 0:
+		p.stuck.set(0)
+		_, _ = p.score.WriteAt(p.ownScore, 0)
 	case before == 0:
 		_, _ = p.score.WriteAt(p.cmdScore, 0)
-	case p.starting == 0:
-		_, _ = p.score.WriteAt(p.ownScore, 0)
+		p.stuck.set(now() + execTimeout)
+	case n < 0:
+		p.stuck.set(now() + execTimeout)
+	}
+}
+
+// freeStuck kills what has been between fork(2) and execve(2) for too long.
+func (p *procs) freeStuck() {
+	for {
+		p.stuck.wait()
+		p.killStarting()
+		p.mu.Lock()
+		if p.starting > 0 { // what is there now may get stuck, too
+			p.stuck.set(now() + execTimeout)
+		}
+		p.mu.Unlock()
 	}
 }
 
@@ -203,22 +231,41 @@ func (p *procs) signal(c *command, sig syscall.Signal, group bool) error {
 	return unix.Kill(c.pid, sig)
 }
 
-// reap waits for whatever ends, at each SIGCHLD.
-func (p *procs) reap(children <-chan os.Signal) {
-	go p.reapOrphans()
-	for range children {
-		if p.starts.TryLock() {
-			p.reapAll()
-			p.starts.Unlock()
-			continue
+// reap waits for whatever ends, until there are no processes, unless another does. Who starts a command calls it when
+// all else is done. So what ends wakes a thread that is there for it, where a signal would wake one to wake it; and none
+// has to be woken for that before.
+func (p *procs) reap() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.reaping {
+		return
+	}
+	p.reaping = true
+	for begun := -1; begun != p.begun; {
+		begun = p.begun
+		p.mu.Unlock()
+		for awaitChild() != unix.ECHILD {
+			p.reapEnded()
 		}
-		for _, pid := range p.known() {
-			p.reapOne(pid)
-		}
-		select {
-		case p.orphans <- struct{}{}:
-		default:
-		}
+		p.mu.Lock()
+	}
+	p.reaping = false
+}
+
+// reapEnded waits for what has ended.
+func (p *procs) reapEnded() {
+	if p.starts.TryLock() {
+		p.reapAll()
+		p.starts.Unlock()
+		return
+	}
+	for _, pid := range p.known() {
+		p.reapOne(pid)
+	}
+	tell(p.orphans)
+	select {
+	case <-p.over:
+	case <-time.After(10 * time.Millisecond): // a known one may end, while another is stuck at its start
 	}
 }
 
@@ -228,6 +275,24 @@ func (p *procs) reapOrphans() {
 		p.starts.Lock()
 		p.reapAll()
 		p.starts.Unlock()
+	}
+}
+
+// tell sends an event to a channel that holds one, for whoever looks next.
+func tell(events chan<- struct{}) {
+	select {
+	case events <- struct{}{}:
+	default:
+	}
+}
+
+// awaitChild waits until there is a process to reap. It is ECHILD if there are none at all.
+func awaitChild() syscall.Errno {
+	for {
+		_, _, errno := unix.Syscall6(unix.SYS_WAITID, unix.P_ALL, 0, 0, unix.WEXITED|unix.WNOWAIT, 0, 0)
+		if errno != unix.EINTR {
+			return errno
+		}
 	}
 }
 
@@ -263,7 +328,7 @@ func (p *procs) reapOne(which int) bool {
 	}
 	p.mu.Unlock()
 	if c != nil {
-		go c.exited(wire.Exit{
+		c.exited(wire.Exit{
 			Status:    uint32(status),
 			User:      time.Duration(usage.Utime.Nano()),
 			Sys:       time.Duration(usage.Stime.Nano()),

@@ -26,6 +26,11 @@ func (q *request) closeFiles() {
 
 // slow answers a request aside, for it may take long. f gets the request, of which all is read.
 func (q *request) slow(f func(*request) error) error {
+	return q.slowThen(f, func() {})
+}
+
+// slowThen is slow, and calls then when the request is answered.
+func (q *request) slowThen(f func(*request) error, then func()) error {
 	select {
 	case q.aside <- struct{}{}:
 	default:
@@ -34,6 +39,7 @@ func (q *request) slow(f func(*request) error) error {
 	later := *q
 	q.fds = nil
 	go func() {
+		defer then()
 		defer func() { <-later.aside }()
 		defer later.closeFiles()
 		_ = f(&later) // the handle may be gone

@@ -3,6 +3,7 @@
 package main
 
 import (
+	"errors"
 	"path"
 	"slices"
 	"strings"
@@ -27,7 +28,7 @@ func (q *request) start() error {
 	if serr := q.resolve(&l); serr != nil {
 		return q.fail(serr.errno, serr.stage)
 	}
-	return q.slow(func(q *request) error { return q.launch(l) })
+	return q.slowThen(func(q *request) error { return q.launch(l) }, q.procs.reap)
 }
 
 // launch starts a command, unless a pause has begun meanwhile.
@@ -117,7 +118,9 @@ func (q *request) exited(e wire.Exit) {
 	q.conn.mu.Unlock()
 	m := wire.New(nil, wire.OpExit, q.id)
 	e.Put(m)
-	_ = q.send(m) // the handle may be gone
+	if err := q.w.TrySend(m.Bytes()); errors.Is(err, unix.EAGAIN) { // a handle that doesn't read keeps nobody waiting
+		go func() { _ = q.send(m) }() // it may be gone
+	}
 }
 
 // failStart answers that a command was not started.
