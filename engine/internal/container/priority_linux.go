@@ -12,10 +12,6 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// agentSlice is how long an agent's thread runs before the kernel looks who else waits, in ns: the least, so that it is
-// looked at soon itself, see sched_attr in sched_setattr(2). Before Linux 6.12 all have the same.
-const agentSlice = 100_000
-
 // Favour has the kernel run an agent's threads before all else in its sandbox, however many processes that has at work.
 // A priority counts within a cgroup alone, so that this takes nothing of others; what the sandbox starts is of ordinary
 // priority, and can't raise its own. So is a thread that the agent's runtime is about to make. It is no error if this
@@ -26,11 +22,10 @@ func Favour(pid int) error {
 		return err
 	}
 	attr := &unix.SchedAttr{
-		Size:    unix.SizeofSchedAttr,
-		Policy:  unix.SCHED_NORMAL,
-		Flags:   unix.SCHED_FLAG_RESET_ON_FORK, // see sched(7)
-		Nice:    -20,
-		Runtime: agentSlice,
+		Size:   unix.SizeofSchedAttr,
+		Policy: unix.SCHED_NORMAL,
+		Flags:  unix.SCHED_FLAG_RESET_ON_FORK, // see sched(7)
+		Nice:   -20,
 	}
 	for _, thread := range threads {
 		tid, err := strconv.Atoi(thread.Name())
