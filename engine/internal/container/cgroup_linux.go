@@ -21,11 +21,50 @@ import (
 
 // All that differs between cgroup v1 and v2 is behind the manager of runc's cgroups.
 func cgroup(id string) (cgroups.Manager, error) {
-	m, err := manager.New(&cgroups.Cgroup{Path: cgroupPath(id), Resources: &cgroups.Resources{}})
+	return managerOf(&cgroups.Cgroup{Path: cgroupPath(id), Resources: &cgroups.Resources{}})
+}
+
+func managerOf(c *cgroups.Cgroup) (cgroups.Manager, error) {
+	m, err := hierarchies.manager(c)
 	if err != nil {
 		return nil, fmt.Errorf("cgroup: %w", err)
 	}
 	return m, nil
+}
+
+// needless are hierarchies of version 1 of which a sandbox would have a cgroup of its own for nothing: each takes time to
+// make and to remove. It stays where this program is. "" is version 2 in a hybrid, which has no controllers.
+var needless = []string{"cpuset", "blkio", "hugetlb", "net_cls", "net_prio", "perf_event", "rdma", "misc", ""}
+
+// hierarchies are where this host's are mounted, which the package would look up for each manager anew.
+var hierarchies mountPoints
+
+// mountPoints are directories by controller; version 2 is one for all, "".
+type mountPoints struct {
+	mu  sync.Mutex
+	dir map[string]string // nil: not looked up
+}
+
+func (h *mountPoints) manager(c *cgroups.Cgroup) (cgroups.Manager, error) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.dir == nil {
+		root, err := manager.New(&cgroups.Cgroup{Path: "/", Resources: &cgroups.Resources{}})
+		if err != nil {
+			return nil, err
+		}
+		h.dir = root.GetPaths()
+		if !cgroups.IsCgroup2UnifiedMode() {
+			for _, name := range needless {
+				delete(h.dir, name)
+			}
+		}
+	}
+	paths := make(map[string]string, len(h.dir))
+	for controller, dir := range h.dir {
+		paths[controller] = filepath.Join(dir, c.Path)
+	}
+	return manager.NewWithPaths(c, paths)
 }
 
 // rememberCgroupRoot has the cgroups package open /sys/fs/cgroup, which it does once for all. On the thread of
@@ -65,8 +104,7 @@ func SetLimits(id string, l Limits) error {
 
 // makeCgroup makes a cgroup with its limits. On cgroup v1 it gives what a thread writes to which files to enter it. To put
 // another's process into a cgroup the kernel stops all forks on the machine, and waits for a grace period of RCU, which takes
-// some 10 ms if it wasn't done a moment ago; a thread that enters by itself it lets in at once. Of a hybrid's version 2,
-// which has no controllers, the sandbox stays out.
+// some 10 ms if it wasn't done a moment ago; a thread that enters by itself it lets in at once.
 func makeCgroup(m cgroups.Manager, r *cgroups.Resources) (enter [][2]string, err error) {
 	const nobody = -1
 	if err := m.Apply(nobody); err != nil {
@@ -78,10 +116,8 @@ func makeCgroup(m cgroups.Manager, r *cgroups.Resources) (enter [][2]string, err
 	if cgroups.IsCgroup2UnifiedMode() {
 		return nil, nil
 	}
-	for controller, path := range m.GetPaths() {
-		if controller != "" {
-			enter = append(enter, [2]string{filepath.Join(path, "tasks"), "0"})
-		}
+	for _, path := range m.GetPaths() {
+		enter = append(enter, [2]string{filepath.Join(path, "tasks"), "0"})
 	}
 	return enter, nil
 }

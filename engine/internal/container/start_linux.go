@@ -8,7 +8,6 @@ import (
 	"runtime"
 
 	_ "github.com/opencontainers/cgroups/devices" // without it no device rule can be set
-	"github.com/opencontainers/cgroups/manager"
 	"github.com/opencontainers/runc/libcontainer/configs"
 	"github.com/opencontainers/runc/libcontainer/specconv"
 	"golang.org/x/sys/unix"
@@ -80,9 +79,9 @@ func start(cfg Config, userNS, listen, agent *os.File) (pid int, err error) {
 	if err != nil {
 		return 0, fmt.Errorf("convert spec: %w", err)
 	}
-	m, err := manager.New(config.Cgroups)
+	m, err := managerOf(config.Cgroups)
 	if err != nil {
-		return 0, fmt.Errorf("cgroup: %w", err)
+		return 0, err
 	}
 	tasks, err := makeCgroup(m, config.Cgroups.Resources)
 	if err != nil {
