@@ -40,7 +40,7 @@ func TestDisk(t *testing.T) {
 			checkDisk(t, img)
 			onOwnMounts(t, dir, func() error {
 				var st unix.Statfs_t
-				err := unix.Statfs("disk", &st)
+				err := unix.Statfs("mnt/disk", &st)
 				room, files := int64(st.Bavail)*st.Bsize, int64(st.Ffree)
 				if room < size-16<<10 || room > size+size/1000+3<<20 {
 					t.Errorf("room for %d bytes, want about %d", room, size)
@@ -97,7 +97,7 @@ func TestDiskFull(t *testing.T) {
 	for _, size := range []int64{rootfs.MinDisk, 16 << 20, 126 << 20, 140 << 20, 300 << 20} {
 		t.Run(fmt.Sprint(size), func(t *testing.T) {
 			dir, img := newDisk(t, size)
-			onOwnMounts(t, dir, func() error { return fill(t, "disk/upper/f", size) })
+			onOwnMounts(t, dir, func() error { return fill(t, "mnt/disk/upper/f", size) })
 			checkDisk(t, img)
 		})
 	}
@@ -148,10 +148,13 @@ func onOwnMounts(t *testing.T, dir string, f func() error) {
 			err = unix.Chdir(dir)
 		}
 		if err == nil {
+			err = os.MkdirAll("mnt/disk", 0o700)
+		}
+		if err == nil {
 			err = rootfs.MountDisk(rootUID)
 		}
 		if err == nil {
-			err = errors.Join(f(), unix.Unmount("disk", 0))
+			err = errors.Join(f(), unix.Unmount("mnt/disk", 0))
 		}
 		done <- err
 	}()

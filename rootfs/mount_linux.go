@@ -3,7 +3,6 @@ package rootfs
 import (
 	"errors"
 	"fmt"
-	"io/fs"
 	"os"
 	"path"
 	"strings"
@@ -48,6 +47,9 @@ func MountTree(dir, root string, t Template, mounts []Mount, ns *os.File, uid ui
 	if err := unix.Chdir(dir); err != nil {
 		return &os.PathError{Op: "chdir", Path: dir, Err: err}
 	}
+	if err := makePoints(steps); err != nil {
+		return err
+	}
 	disk, err := hasDisk()
 	if disk {
 		err = mountDisk(uid)
@@ -66,6 +68,25 @@ func MountTree(dir, root string, t Template, mounts []Mount, ns *os.File, uid ui
 		}
 		if err != nil {
 			return s.fail(err)
+		}
+	}
+	return nil
+}
+
+// makePoints makes the directories to mount on, in the tree that is the working directory.
+func makePoints(steps []step) error {
+	if err := unix.Mount("tmpfs", pointsDir, "tmpfs", unix.MS_NOSUID|unix.MS_NODEV|unix.MS_NOEXEC, "mode=0700"); err != nil {
+		return fmt.Errorf("mount tmpfs: %w", os.NewSyscallError("mount", err))
+	}
+	points := []string{diskDir, emptyDir, lowerDir}
+	for _, s := range steps {
+		if s.layer != "" {
+			points = append(points, s.layer)
+		}
+	}
+	for _, point := range points {
+		if err := os.Mkdir(point, 0o700); err != nil {
+			return err
 		}
 	}
 	return nil
@@ -160,11 +181,6 @@ func (s step) mountLayer(fd int, root string, ns *os.File, uid uint32) error {
 		return err
 	}
 	defer unix.Close(target)
-	for _, name := range []string{s.layer, emptyDir} {
-		if err := os.Mkdir(name, 0o755); err != nil && !errors.Is(err, fs.ErrExist) {
-			return err
-		}
-	}
 	if err := unix.MoveMount(fd, "", unix.AT_FDCWD, s.layer, unix.MOVE_MOUNT_F_EMPTY_PATH); err != nil {
 		return os.NewSyscallError("move_mount", err)
 	}

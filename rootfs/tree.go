@@ -12,13 +12,14 @@ import (
 
 // A tree is a directory with these in it. They are the overlay's, see overlayfs in the kernel's documents.
 const (
-	upperDir = "upper" // what the sandbox writes
-	workDir  = "work"  // the overlay's own
-	lowerDir = "lower" // where the template is mounted, and with a number another layer
-	emptyDir = "empty" // below layers that would be alone, which an overlay can't have
-
+	upperDir = "upper"    // what the sandbox writes
+	workDir  = "work"     // the overlay's own
 	diskFile = "disk.img" // with a limit: a file system, with upper and work in it
-	diskDir  = "disk"     // where that is mounted
+
+	pointsDir = "mnt"       // where all is mounted: while that is done, a file system in memory, to make directories at no cost
+	lowerDir  = "mnt/lower" // for the template, and with a number for another layer
+	emptyDir  = "mnt/empty" // below layers that would be alone, which an overlay can't have
+	diskDir   = "mnt/disk"  // for the disk
 )
 
 // MakeTree makes an empty tree in the directory dir, for a sandbox whose root has the host's user id uid. With a
@@ -26,13 +27,10 @@ const (
 // but 1024 at least. It is taken of the file system of dir as it is written. Without one, which is 0, there is no
 // limit.
 func MakeTree(dir string, uid uint32, disk int64) error {
-	if err := os.Mkdir(filepath.Join(dir, lowerDir), 0o755); err != nil {
+	if err := os.Mkdir(filepath.Join(dir, pointsDir), 0o700); err != nil {
 		return err
 	}
 	if disk > 0 {
-		if err := os.Mkdir(filepath.Join(dir, diskDir), 0o700); err != nil {
-			return err
-		}
 		return makeDisk(filepath.Join(dir, diskFile), disk)
 	}
 	upper := filepath.Join(dir, upperDir)

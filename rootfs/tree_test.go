@@ -71,7 +71,7 @@ func TestPlan(t *testing.T) {
 	dir := files(t, t.TempDir(), map[string]string{"a/": "", "b": ""})
 	a := rootfs.Mount{Source: dir + "/a", Target: "/data"}
 	b := rootfs.Mount{Source: dir + "/b", Target: "/data/b", Writable: true}
-	lower := rootfs.PlannedMount{Source: "/template", Target: "lower", Lower: true}
+	lower := rootfs.PlannedMount{Source: "/template", Target: "mnt/lower", Lower: true}
 	pa := rootfs.PlannedMount{Source: dir + "/a", Target: "/data"}
 	pb := rootfs.PlannedMount{Source: dir + "/b", Target: "/data/b", Writable: true}
 	tests := []struct {
@@ -104,7 +104,7 @@ func TestMakeTree(t *testing.T) {
 	if err := rootfs.MakeTree(dir, uid, 0); err != nil {
 		t.Fatal(err)
 	}
-	for _, name := range []string{"upper", "work", "lower"} {
+	for _, name := range []string{"upper", "work", "mnt"} {
 		if fi, err := os.Lstat(filepath.Join(dir, name)); err != nil || !fi.IsDir() {
 			t.Errorf("%s: %v, %v, want a directory", name, fi, err)
 		}
