@@ -15,8 +15,8 @@ const (
 	maxSlow  = 2 // those that take long, such as OpRemoveAll
 	parallel = 2 // GOMAXPROCS, as the environment has it that the agent is started with
 
-	// One more is for what starts a command, for there is only one at a time; the others for what reaps, for
-	// signals and for the runtime itself.
+	// One more is for what starts a command, for there is only one at a time; one for what reaps; the others
+	// for the runtime itself.
 	allThreads = maxBusy + maxSlow + parallel + 6
 )
 
