@@ -120,7 +120,7 @@ func (c *Conn) SendContext(ctx context.Context, b []byte, fds ...int) error {
 }
 
 // TrySend is Send, but fails if it would have to wait.
-func (c *Conn) TrySend(b []byte) error { return c.send(false, b, nil) }
+func (c *Conn) TrySend(b []byte, fds ...int) error { return c.send(false, b, fds) }
 
 func (c *Conn) send(wait bool, b []byte, fds []int) error {
 	if len(b) > MaxMessage || len(fds) > MaxFiles {

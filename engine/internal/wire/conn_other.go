@@ -18,7 +18,7 @@ func (*Conn) Send([]byte, ...int) error         { return errors.ErrUnsupported }
 func (*Conn) SendContext(context.Context, []byte, ...int) error {
 	return errors.ErrUnsupported
 }
-func (*Conn) TrySend([]byte) error               { return errors.ErrUnsupported }
+func (*Conn) TrySend([]byte, ...int) error       { return errors.ErrUnsupported }
 func Pair() (*Conn, *os.File, error)             { return nil, nil, errors.ErrUnsupported }
 func (*Conn) Recv([]byte) ([]byte, []int, error) { return nil, nil, errors.ErrUnsupported }
 func CloseAll([]int)                             {}

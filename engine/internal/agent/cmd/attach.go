@@ -47,7 +47,7 @@ func (q *request) startSpooled(l launch) error {
 	if !q.addAttached(q.id, a) { // the command goes on
 		return nil
 	}
-	err = q.send(q.ok().Uint(uint64(pid)))
+	err = q.answerStart(q.ok().Uint(uint64(pid)))
 	a.begin()
 	return err
 }

@@ -20,7 +20,7 @@ func (q *request) startPTY(l launch) error {
 	if serr != nil {
 		return q.failStart(l, serr)
 	}
-	return q.send(q.ok().Uint(uint64(pid)), master)
+	return q.answerStart(q.ok().Uint(uint64(pid)), master)
 }
 
 // openPTY makes a terminal, which is the command's user's then, see pty(7). Both descriptors are the caller's.

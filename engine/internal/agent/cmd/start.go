@@ -49,7 +49,18 @@ func (q *request) launch(l launch) error {
 	if serr != nil {
 		return q.failStart(l, serr)
 	}
-	return q.send(q.ok().Uint(uint64(pid))) // the exit may have been told before
+	return q.answerStart(q.ok().Uint(uint64(pid))) // the exit may have been told before
+}
+
+// answerStart answers that a command was started. Where the handle doesn't read, and so this goroutine doesn't come to
+// reap, another does.
+func (q *request) answerStart(m *wire.Message, fds ...int) error {
+	err := q.w.TrySend(m.Bytes(), fds...)
+	if !errors.Is(err, unix.EAGAIN) {
+		return err
+	}
+	go q.procs.reap()
+	return q.send(m, fds...)
 }
 
 // stdio gives a command the descriptors that were sent for it. It is false if they aren't those announced.
