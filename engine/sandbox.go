@@ -49,6 +49,7 @@ func (e *Engine) handle(id, cgroup string, dir *os.File, client *agent.Client, h
 		done:   make(chan struct{}),
 		oom:    sync.OnceValues(func() (container.OOMCounter, error) { return container.CountOOM(cgroup) }),
 	}
+	client.OnStuck(s.unstick())
 	e.mu.Lock()
 	e.handles[s] = struct{}{}
 	e.mu.Unlock()
@@ -71,6 +72,27 @@ func (s *Sandbox) watch() {
 		err = endedError(string(lease.Crashed))
 	}
 	s.end(err)
+}
+
+// unstick gives what ends the agent's children that haven't executed a program from one call of it to the next, as a guest
+// may stop them, and the agent with them.
+func (s *Sandbox) unstick() func() {
+	var mu sync.Mutex
+	var starting []int
+	return func() {
+		mu.Lock()
+		defer mu.Unlock()
+		f, err := s.e.state.readFacts(s.id)
+		if err == nil {
+			starting, err = container.KillStarting(s.cgroup, f.PID, starting)
+		}
+		if err != nil {
+			starting = nil
+			if !errors.Is(err, fs.ErrNotExist) { // it may have ended
+				s.e.log.Warn("end what doesn't start", "sandbox", s.id, "error", err)
+			}
+		}
+	}
 }
 
 // closeOnce is true for the first who closes the handle, which is why it can't be used until end says more. With

@@ -119,7 +119,8 @@ func closeAll(fds []int) {
 
 // mountOverlay mounts the template, which is fd, at lower, and the overlay at root. It is written to the disk, if
 // there is one. No sandbox outlives the host, so that the overlay is volatile: to sync it tells of errors, and writes
-// nothing, see overlayfs in the kernel's documents. Else a guest could keep the host's disk busy with little.
+// nothing, see overlayfs in the kernel's documents. Else a guest could keep the host's disk busy with little. What is
+// left for that is msync(2), which goes past the overlay.
 func (s step) mountOverlay(fd int, root string, ns *os.File, disk bool) error {
 	if err := setattr(fd, 0, &unix.MountAttr{Attr_set: unix.MOUNT_ATTR_IDMAP, Userns_fd: uint64(ns.Fd())}); err != nil {
 		return fmt.Errorf("%w: the template's file system can't be mounted with other owners (%v): "+

@@ -56,6 +56,7 @@ type Client struct {
 	failure error // once set, nothing works any more
 	paused  bool
 	epoch   uint8
+	unstick func() // see OnStuck; nil: nothing
 }
 
 // call is a request that waits for its answer.
@@ -451,18 +452,62 @@ func (c *Client) start(ctx context.Context, cmd wire.Command, files []int) (*Pro
 	if err != nil {
 		return nil, nil, err
 	}
+	answered := c.watchStart()
 	select {
 	case rep := <-ch:
+		answered()
 		return c.started(id, rep, exit)
 	case <-ctx.Done():
 		go func() { // ends with the connection at the latest
-			p, fds, err := c.started(id, <-ch, exit)
+			rep := <-ch
+			answered()
+			p, fds, err := c.started(id, rep, exit)
 			wire.CloseAll(fds)
 			if err == nil {
 				_ = p.Signal(context.Background(), syscall.SIGKILL, true)
 			}
 		}()
 		return nil, nil, context.Cause(ctx)
+	}
+}
+
+// The agent itself frees what doesn't get from fork(2) to execve(2), after 3 s. But Go's runtime doesn't let go of a
+// processor meanwhile, nor can it collect garbage, and so a guest may keep the agent from it.
+const (
+	startTimeout  = 4 * time.Second
+	startInterval = time.Second
+)
+
+// OnStuck has f called when the agent hasn't answered for startTimeout that a command is started, and each
+// startInterval until it has. It is called before anything is started.
+func (c *Client) OnStuck(f func()) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.unstick = f
+}
+
+// watchStart sees to it that what OnStuck was given is called, until a start is answered.
+func (c *Client) watchStart() (answered func()) {
+	c.mu.Lock()
+	unstick := c.unstick
+	c.mu.Unlock()
+	if unstick == nil {
+		return func() {}
+	}
+	done := make(chan struct{})
+	timer := time.AfterFunc(startTimeout, func() {
+		for {
+			unstick()
+			select {
+			case <-done:
+				return
+			case <-time.After(startInterval):
+			}
+		}
+	})
+	return func() {
+		timer.Stop()
+		close(done)
 	}
 }
 

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"maps"
 	"os"
 	"path/filepath"
 	"slices"
@@ -25,46 +26,52 @@ func cgroup(id string) (cgroups.Manager, error) {
 }
 
 func managerOf(c *cgroups.Cgroup) (cgroups.Manager, error) {
-	m, err := hierarchies.manager(c)
+	dirs, err := hierarchies()
+	if err != nil {
+		return nil, fmt.Errorf("cgroup: %w", err)
+	}
+	paths := make(map[string]string, len(dirs))
+	for controller, dir := range dirs {
+		paths[controller] = filepath.Join(dir, c.Path)
+	}
+	m, err := manager.NewWithPaths(c, paths)
 	if err != nil {
 		return nil, fmt.Errorf("cgroup: %w", err)
 	}
 	return m, nil
 }
 
-// needless are hierarchies of version 1 of which a sandbox would have a cgroup of its own for nothing: each takes time to
-// make and to remove. It stays where this program is. "" is version 2 in a hybrid, which has no controllers.
-var needless = []string{"cpuset", "blkio", "hugetlb", "net_cls", "net_prio", "perf_event", "rdma", "misc", ""}
+// needed are the hierarchies of version 1 in which a sandbox has a cgroup of its own. Others would be for nothing, and each
+// takes time to make and to remove: there it stays where this program is.
+var needed = []string{"cpu", "cpuacct", "memory", "pids", "devices", "freezer", "name=systemd"}
 
-// hierarchies are where this host's are mounted, which the package would look up for each manager anew.
-var hierarchies mountPoints
+var (
+	rootsMu sync.Mutex
+	roots   map[string]string // what hierarchies gives; nil: not looked up
+)
 
-// mountPoints are directories by controller; version 2 is one for all, "".
-type mountPoints struct {
-	mu  sync.Mutex
-	dir map[string]string // nil: not looked up
-}
-
-func (h *mountPoints) manager(c *cgroups.Cgroup) (cgroups.Manager, error) {
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	if h.dir == nil {
-		root, err := manager.New(&cgroups.Cgroup{Path: "/", Resources: &cgroups.Resources{}})
-		if err != nil {
-			return nil, err
-		}
-		h.dir = root.GetPaths()
-		if !cgroups.IsCgroup2UnifiedMode() {
-			for _, name := range needless {
-				delete(h.dir, name)
-			}
-		}
+// hierarchies gives where the hierarchies are mounted, by controller; that of version 2 is "". They are looked up once, as the
+// package would do for each manager.
+func hierarchies() (map[string]string, error) {
+	rootsMu.Lock()
+	defer rootsMu.Unlock()
+	if roots != nil {
+		return roots, nil
 	}
-	paths := make(map[string]string, len(h.dir))
-	for controller, dir := range h.dir {
-		paths[controller] = filepath.Join(dir, c.Path)
+	m, err := manager.New(&cgroups.Cgroup{Path: "/", Resources: &cgroups.Resources{}})
+	if err != nil {
+		return nil, err
 	}
-	return manager.NewWithPaths(c, paths)
+	all := m.GetPaths()
+	if !cgroups.IsCgroup2UnifiedMode() {
+		keep := map[string]bool{} // by directory: controllers may share a hierarchy
+		for _, controller := range needed {
+			keep[all[controller]] = true
+		}
+		maps.DeleteFunc(all, func(_, root string) bool { return !keep[root] })
+	}
+	roots = all
+	return roots, nil
 }
 
 // rememberCgroupRoot has the cgroups package open /sys/fs/cgroup, which it does once for all. On the thread of
@@ -218,6 +225,43 @@ func Kill(id string) error {
 		}
 	}
 }
+
+// KillStarting ends what the agent of a sandbox, whose process is agent, has forked and what has not executed a program, if
+// it is among those before. It gives all that there are.
+func KillStarting(id string, agent int, before []int) (starting []int, err error) {
+	m, err := cgroup(id)
+	if err != nil {
+		return nil, err
+	}
+	own, err := os.Stat(program(agent))
+	if err != nil {
+		return nil, err
+	}
+	pids, err := m.GetAllPids()
+	if err != nil {
+		return nil, fmt.Errorf("list processes: %w", err)
+	}
+	for _, pid := range pids {
+		if pid == agent {
+			continue
+		}
+		fd, err := unix.PidfdOpen(pid, 0)
+		if err != nil {
+			continue // it has ended
+		}
+		if fi, err := os.Stat(program(pid)); err == nil && os.SameFile(fi, own) {
+			starting = append(starting, pid)
+			if slices.Contains(before, pid) {
+				_ = unix.PidfdSendSignal(fd, unix.SIGKILL, nil, 0) // it may have ended
+			}
+		}
+		_ = unix.Close(fd)
+	}
+	return starting, nil
+}
+
+// program is what a process executes, see proc_pid_exe(5).
+func program(pid int) string { return fmt.Sprintf("/proc/%d/exe", pid) }
 
 // killAll ends processes and waits until they have. One that cgroup v1 has frozen takes the signal when it is
 // thawed, before it does anything else.

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/nestbox/nestbox/lease"
+	"golang.org/x/sys/unix"
 )
 
 // life keeps the sandbox's lease and ends the agent when it is over.
@@ -20,7 +21,7 @@ type life struct {
 }
 
 func newLife() (*life, error) {
-	timer, err := newTimer()
+	timer, err := newTimer(unix.CLOCK_BOOTTIME)
 	if err != nil {
 		return nil, err
 	}
@@ -81,13 +82,11 @@ func (l *life) resume(remaining time.Duration) {
 
 // armLocked sets the timer to the lease's end.
 func (l *life) armLocked() {
-	at, ok := l.rule.End()
+	at, ok := l.rule.End() // 0 and false: never
 	if ok {
 		at = max(1, at)
-	} else {
-		at = 0
 	}
-	l.timer.set(at)
+	l.timer.at(at)
 }
 
 // watch ends the agent when the timer says that the lease is over.

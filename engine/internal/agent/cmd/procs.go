@@ -34,6 +34,7 @@ type procs struct {
 	// so no process that isn't known.
 	starts  sync.RWMutex
 	over    chan struct{} // a start is over
+	forking sync.Mutex    // one at a time: meanwhile the runtime keeps a processor for it, and needs another
 	orphans chan struct{} // there may be some to reap when no command starts
 
 	mu       sync.Mutex
@@ -78,7 +79,7 @@ func newProcs(null *os.File) (*procs, error) {
 	if err != nil {
 		return nil, err
 	}
-	stuck, err := newTimer()
+	stuck, err := newTimer(unix.CLOCK_MONOTONIC)
 	if err != nil {
 		return nil, err
 	}
@@ -137,7 +138,9 @@ func (p *procs) fork(l launch, attr *syscall.ProcAttr) (pid int, err error) {
 	p.starts.RLock()
 	defer p.starts.RUnlock()
 	p.countStart(1)
+	p.forking.Lock()
 	pid, err = syscall.ForkExec(l.Path, l.Args, attr)
+	p.forking.Unlock()
 	p.countStart(-1)
 	if err != nil {
 		return 0, err
@@ -160,13 +163,13 @@ func (p *procs) countStart(n int) {
 	p.starting += n
 	switch {
 	case p.starting == 0:
-		p.stuck.set(0)
+		p.stuck.in(0)
 		_, _ = p.score.WriteAt(p.ownScore, 0)
 	case before == 0:
 		_, _ = p.score.WriteAt(p.cmdScore, 0)
-		p.stuck.set(now() + execTimeout)
+		p.stuck.in(execTimeout)
 	case n < 0:
-		p.stuck.set(now() + execTimeout)
+		p.stuck.in(execTimeout)
 	}
 }
 
@@ -177,7 +180,7 @@ func (p *procs) freeStuck() {
 		p.killStarting()
 		p.mu.Lock()
 		if p.starting > 0 { // what is there now may get stuck, too
-			p.stuck.set(now() + execTimeout)
+			p.stuck.in(execTimeout)
 		}
 		p.mu.Unlock()
 	}
@@ -255,12 +258,16 @@ func (p *procs) reap() {
 // reapEnded waits for what has ended.
 func (p *procs) reapEnded() {
 	if p.starts.TryLock() {
-		p.reapAll()
+		p.reapSome()
 		p.starts.Unlock()
 		return
 	}
+	any := false
 	for _, pid := range p.known() {
-		p.reapOne(pid)
+		any = p.reapOne(pid) || any
+	}
+	if any {
+		return
 	}
 	tell(p.orphans)
 	select {
@@ -273,7 +280,7 @@ func (p *procs) reapEnded() {
 func (p *procs) reapOrphans() {
 	for range p.orphans {
 		p.starts.Lock()
-		p.reapAll()
+		p.reapSome()
 		p.starts.Unlock()
 	}
 }
@@ -296,8 +303,12 @@ func awaitChild() syscall.Errno {
 	}
 }
 
-func (p *procs) reapAll() {
-	for p.reapOne(-1) {
+// reapSome waits for what has ended, but lets others start something then, however much ends meanwhile.
+func (p *procs) reapSome() {
+	for range 256 {
+		if !p.reapOne(-1) {
+			return
+		}
 	}
 }
 
@@ -311,9 +322,13 @@ func (p *procs) known() (pids []int) {
 	return pids
 }
 
-// reapOne waits for a process, or with -1 for any, that has ended. It is false if there is none.
+// reapOne waits for a known process, or with -1 for any, that has ended. It is false if there is none.
 func (p *procs) reapOne(which int) bool {
 	p.mu.Lock()
+	if which > 0 && p.running[which] == nil { // it is another's number by now
+		p.mu.Unlock()
+		return false
+	}
 	var status unix.WaitStatus
 	var usage unix.Rusage
 	pid, err := unix.Wait4(which, &status, unix.WNOHANG, &usage)
