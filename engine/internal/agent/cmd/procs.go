@@ -262,11 +262,11 @@ func (p *procs) reapEnded() {
 		p.starts.Unlock()
 		return
 	}
-	any := false
+	some := false
 	for _, pid := range p.known() {
-		any = p.reapOne(pid) || any
+		some = p.reapOne(pid) || some
 	}
-	if any {
+	if some {
 		return
 	}
 	tell(p.orphans)
