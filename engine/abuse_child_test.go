@@ -257,9 +257,8 @@ func fillQueue(fd uintptr) {
 //go:norace
 //go:nocheckptr
 func syncAll() {
-	const cwd = ^uintptr(99) // AT_FDCWD
-	dir, _ := raw(unix.SYS_OPENAT, cwd, dotAt, unix.O_RDONLY|unix.O_DIRECTORY, 0, 0)
-	file, _ := raw(unix.SYS_OPENAT, cwd, dotAt, unix.O_RDWR|unix.O_TMPFILE, 0o600, 0)
+	dir, _ := raw(unix.SYS_OPENAT, atFDCWD, dotAt, unix.O_RDONLY|unix.O_DIRECTORY, 0, 0)
+	file, _ := raw(unix.SYS_OPENAT, atFDCWD, dotAt, unix.O_RDWR|unix.O_TMPFILE, 0o600, 0)
 	raw(unix.SYS_FTRUNCATE, file, 4096, 0, 0, 0)
 	page, errno := raw(unix.SYS_MMAP, 0, 4096, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_SHARED, file)
 	for {
@@ -269,6 +268,20 @@ func syncAll() {
 			touch(page, 4096)
 			raw(unix.SYS_MSYNC, page, 4096, unix.MS_SYNC, 0, 0)
 		}
+	}
+}
+
+// transfer has for ever a page written to the disk, and read, past the page cache.
+//
+//go:nosplit
+//go:norace
+//go:nocheckptr
+func transfer() {
+	file, _ := raw(unix.SYS_OPENAT, atFDCWD, dotAt, unix.O_RDWR|unix.O_TMPFILE|unix.O_DIRECT, 0o600, 0)
+	page, _ := raw(unix.SYS_MMAP, 0, 4096, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_PRIVATE|unix.MAP_ANONYMOUS, ^uintptr(0))
+	for {
+		raw(unix.SYS_PWRITE64, file, page, 4096, 0, 0)
+		raw(unix.SYS_PREAD64, file, page, 4096, 0, 0)
 	}
 }
 

@@ -49,6 +49,7 @@ var abuses = []abuse{
 	{name: "disk", limits: engine.Limits{Disk: 256 << 20}, does: refillDisk, refused: []error{syscall.ENOSPC}},
 	{name: "inodes", limits: engine.Limits{Disk: 256 << 20}, does: thenWait(fillInodes), refused: []error{syscall.ENOSPC}},
 	{name: "sync", does: syncAlways},
+	{name: "transfers", does: endlessly(16, transfer)},
 	{name: "open files", does: together(25, openMany)},
 	{name: "inotify", does: thenWait(watchAll)},
 	{name: "timers", does: together(16, setTimers)},

@@ -70,6 +70,12 @@ func (e *Engine) plan(opts CreateOptions) (o order, err error) {
 	if o.limits, err = opts.Limits.or(e.limits); err != nil {
 		return o, err
 	}
+	if o.limits.Disk < 0 {
+		if n := opts.Limits.DiskIOPS; n > 0 {
+			return o, invalid("Limits.DiskIOPS", "%d; without Limits.Disk the sandbox has no disk of its own", n)
+		}
+		o.limits.DiskIOPS = -1
+	}
 	o.opts = opts
 	o.filter, err = filter(opts.Seccomp)
 	return o, err

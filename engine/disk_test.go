@@ -212,6 +212,52 @@ func TestDiskOfEngine(t *testing.T) {
 	}
 }
 
+// TestDiskIOPS has a sandbox that wants to do without its page cache wait for its transfers.
+func TestDiskIOPS(t *testing.T) {
+	t.Parallel()
+	eng := open(t, "", func(o *engine.Options) { o.Limits.DiskIOPS = 100 })
+	sb := create(t, eng, engine.CreateOptions{})
+	for _, args := range [][]string{
+		{"if=/dev/zero", "of=/tmp/file", "oflag=direct", "bs=4k", "count=60"},
+		{"if=/tmp/file", "of=/dev/null", "iflag=direct", "bs=4k"},
+	} {
+		const least = 300 * time.Millisecond // the kernel lets some go in advance
+		began := time.Now()
+		out, err := sb.Command("dd", args...).CombinedOutput()
+		if took := time.Since(began); err != nil || took < least {
+			t.Errorf("60 transfers took %v, want %v at least: %v, %s", took, least, err, out)
+		}
+	}
+	try := func(l engine.Limits, want int) {
+		t.Helper()
+		if err := sb.SetLimits(t.Context(), l); err != nil {
+			t.Fatal(err)
+		}
+		if p, err := sb.Posture(t.Context()); err != nil || p.Limits.DiskIOPS != want {
+			t.Errorf("with %+v the kernel says %d, %v, want %d", l, p.Limits.DiskIOPS, err, want)
+		}
+	}
+	try(engine.Limits{DiskIOPS: 5000}, 5000)
+	try(engine.Limits{CPUs: 1}, 5000)
+	try(engine.Limits{DiskIOPS: -1}, -1)
+
+	bare := create(t, eng, engine.CreateOptions{Limits: engine.Limits{Disk: -1}})
+	if l, err := bare.Limits(); err != nil || l.DiskIOPS != -1 {
+		t.Errorf("without a disk the limit is %d, %v, want none", l.DiskIOPS, err)
+	}
+	var invalid *engine.InvalidError
+	if err := bare.SetLimits(t.Context(), engine.Limits{DiskIOPS: 500}); !errors.As(err, &invalid) || invalid.Field != "Limits.DiskIOPS" {
+		t.Errorf("it takes a limit without a disk: %v", err)
+	}
+	if err := bare.SetLimits(t.Context(), engine.Limits{DiskIOPS: -1}); err != nil {
+		t.Errorf("it doesn't do without: %v", err)
+	}
+	_, err := eng.Create(t.Context(), engine.CreateOptions{Limits: engine.Limits{Disk: -1, DiskIOPS: 500}})
+	if !errors.As(err, &invalid) || invalid.Field != "Limits.DiskIOPS" {
+		t.Errorf("created one with a limit and without a disk: %v", err)
+	}
+}
+
 // TestDiskMany has 50 sandboxes write at once.
 func TestDiskMany(t *testing.T) {
 	t.Parallel()
@@ -301,17 +347,28 @@ func TestDiskCalls(t *testing.T) {
 	}
 }
 
-// TestNoDisk creates sandboxes where there is no loop device, which only a process with mounts of its own sees.
+// TestNoDisk creates sandboxes where there is no loop device, or no controller for transfers, which only a process with
+// mounts of its own sees.
 func TestNoDisk(t *testing.T) {
 	t.Parallel()
 	needRoot(t)
-	cmd := exec.Command("/proc/self/exe", stateDir(t))
-	cmd.Env = append(os.Environ(), helperVar+"=nodisk")
-	cmd.SysProcAttr = &syscall.SysProcAttr{Unshareflags: syscall.CLONE_NEWNS}
-	if out, err := cmd.CombinedOutput(); err != nil {
-		t.Errorf("helper: %v: %s", err, out)
+	for _, helper := range []string{"nodisk", "noio"} {
+		t.Run(helper, func(t *testing.T) {
+			if _, err := os.Stat(blkio); err != nil && helper == "noio" {
+				t.Skip("where cgroups are all of version 2 there is nothing to unmount: run it with version 1")
+			}
+			cmd := exec.Command("/proc/self/exe", stateDir(t))
+			cmd.Env = append(os.Environ(), helperVar+"="+helper)
+			cmd.SysProcAttr = &syscall.SysProcAttr{Unshareflags: syscall.CLONE_NEWNS}
+			if out, err := cmd.CombinedOutput(); err != nil {
+				t.Errorf("helper: %v: %s", err, out)
+			}
+		})
 	}
 }
+
+// blkio is the hierarchy of version 1 that limits transfers.
+const blkio = "/sys/fs/cgroup/blkio"
 
 func init() {
 	helpers["diskstats"] = func(args []string) error { // <dir> <id>
@@ -328,29 +385,42 @@ func init() {
 		fmt.Println(st.Disk, st.Files)
 		return errors.Join(err, eng.Close())
 	}
-	helpers["nodisk"] = noDisk
+	// With <dir>: they hide the loop devices, or the controller, and see what Create makes of that.
+	helpers["nodisk"] = func(args []string) error {
+		err := syscall.Mount("/dev/null", "/dev/loop-control", "", syscall.MS_BIND, "")
+		return errors.Join(err, createWithout(args[0], engine.Limits{Disk: -1}, "modprobe loop", "Limits.Disk: -1"))
+	}
+	helpers["noio"] = func(args []string) error {
+		err := syscall.Unmount(blkio, syscall.MNT_DETACH)
+		for _, f := range engine.Probe(context.Background()).Features {
+			if f.Name == "cgroup io" && f.Support != engine.Unsupported {
+				err = fmt.Errorf("probe: %+v", f)
+			}
+		}
+		return errors.Join(err, createWithout(args[0], engine.Limits{DiskIOPS: -1}, "blkio", "Limits.DiskIOPS: -1"))
+	}
 }
 
-// noDisk <dir>: hides the loop devices, and sees what Create makes of that.
-func noDisk(args []string) error {
+// createWithout creates sandboxes where something is missing. The error has texts that say what to do, and with limits it
+// goes.
+func createWithout(dir string, limits engine.Limits, texts ...string) error {
 	ctx := context.Background()
-	if err := syscall.Mount("/dev/null", "/dev/loop-control", "", syscall.MS_BIND, ""); err != nil {
-		return err
-	}
-	eng, err := engine.Open(ctx, engine.Options{Dir: args[0]})
+	eng, err := engine.Open(ctx, engine.Options{Dir: dir})
 	if err != nil {
 		return err
 	}
 	for range 3 {
 		_, err = eng.Create(ctx, engine.CreateOptions{})
-		if !errors.Is(err, errors.ErrUnsupported) || !strings.Contains(err.Error(), "modprobe loop") || !strings.Contains(err.Error(), "Limits.Disk: -1") {
-			return fmt.Errorf("create: %w, want it to be errors.ErrUnsupported and to tell what to do", err)
+		for _, text := range texts {
+			if !errors.Is(err, errors.ErrUnsupported) || !strings.Contains(err.Error(), text) {
+				return fmt.Errorf("create: %w, want it to be errors.ErrUnsupported and to say %s", err, text)
+			}
 		}
 	}
-	if left := sandboxesIn(args[0]); len(left) > 0 {
+	if left := sandboxesIn(dir); len(left) > 0 {
 		return fmt.Errorf("left: %v", left)
 	}
-	sb, err := eng.Create(ctx, engine.CreateOptions{Limits: engine.Limits{Disk: -1}})
+	sb, err := eng.Create(ctx, engine.CreateOptions{Limits: limits})
 	if err != nil {
 		return err
 	}

@@ -27,7 +27,7 @@ type Options struct {
 	// MaxKeepAlive bounds keep-alives and grace times. Zero: one hour; negative: no bound.
 	MaxKeepAlive time.Duration
 	// Limits are those of sandboxes whose CreateOptions say nothing. Zero fields: 512 MiB of memory, 1 CPU,
-	// 512 processes, 4096 open files, 2 GiB of disk.
+	// 512 processes, 4096 open files, 2 GiB of disk, 4000 transfers.
 	Limits Limits
 	// Pool says which sandboxes the engine keeps ready. They are claimed by Create.
 	Pool []PoolSpec
@@ -51,9 +51,16 @@ type Limits struct {
 	// write, and lose what they wrote.
 	// Where the host has no loop devices or no ext4, Create is errors.ErrUnsupported unless Disk is negative.
 	Disk int64
+	// DiskIOPS is how many times a second the disk that Disk gives the sandbox is read, and how many times it is
+	// written, 100 to 1 000 000. A transfer can have some 1 MiB. What is in the sandbox's page cache needs none; who asks
+	// for more waits. Others would have to, too, as the kernel's threads that carry a disk's transfers count for nobody's
+	// CPUs. It needs the cgroup controller io (blkio in version 1), without which Create is errors.ErrUnsupported unless
+	// DiskIOPS or Disk is negative. Without Disk there is no such limit. Where a sandbox reads the template, or a Mount,
+	// it doesn't count.
+	DiskIOPS int
 }
 
-var defaultLimits = Limits{Memory: 512 << 20, CPUs: 1, Processes: 512, OpenFiles: 4096, Disk: 2 << 30}
+var defaultLimits = Limits{Memory: 512 << 20, CPUs: 1, Processes: 512, OpenFiles: 4096, Disk: 2 << 30, DiskIOPS: 4000}
 
 // Network is what a sandbox sees of the network.
 type Network int
@@ -110,6 +117,8 @@ const (
 	minProcs  = 32
 	maxProcs  = 1 << 22 // PID_MAX_LIMIT of proc_sys_kernel(5), which cgroups take at most
 	minFiles  = 64
+	minIOPS   = 100
+	maxIOPS   = 1_000_000
 )
 
 // or gives the limits with those of base in the place of zero, and checks them.
@@ -120,6 +129,7 @@ func (l Limits) or(base Limits) (Limits, error) {
 		Processes: orElse(l.Processes, base.Processes),
 		OpenFiles: orElse(l.OpenFiles, base.OpenFiles),
 		Disk:      orElse(l.Disk, base.Disk),
+		DiskIOPS:  orElse(l.DiskIOPS, base.DiskIOPS),
 	}
 	switch {
 	case l.Memory > 0 && l.Memory < minMemory:
@@ -132,6 +142,8 @@ func (l Limits) or(base Limits) (Limits, error) {
 		return l, invalid("Limits.OpenFiles", "%d; at least %d, or negative for no limit", l.OpenFiles, minFiles)
 	case l.Disk > 0 && l.Disk < rootfs.MinDisk, l.Disk > rootfs.MaxDisk:
 		return l, invalid("Limits.Disk", "%d bytes; at least %d and at most %d, or negative for no limit", l.Disk, rootfs.MinDisk, rootfs.MaxDisk)
+	case l.DiskIOPS > 0 && l.DiskIOPS < minIOPS, l.DiskIOPS > maxIOPS:
+		return l, invalid("Limits.DiskIOPS", "%d; at least %d and at most %d, or negative for no limit", l.DiskIOPS, minIOPS, maxIOPS)
 	}
 	return l, nil
 }

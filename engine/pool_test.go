@@ -190,9 +190,13 @@ func TestPoolMisses(t *testing.T) {
 	if s := eng.PoolStats()[0]; s.Hits != 0 || s.Misses != 0 || s.Ready != 1 {
 		t.Errorf("pool: %+v, want it untouched", s)
 	}
-	create(t, eng, engine.CreateOptions{Seccomp: engine.DefaultSeccomp(), Limits: engine.Limits{OpenFiles: 200, Memory: -1, CPUs: -1, Processes: -1}})
+	sb := create(t, eng, engine.CreateOptions{Seccomp: engine.DefaultSeccomp(), Limits: engine.Limits{OpenFiles: 200, Memory: -1, CPUs: -1, Processes: -1, DiskIOPS: 500}})
 	if s := eng.PoolStats()[0]; s.Hits != 1 {
 		t.Errorf("pool: %+v, want a hit", s)
+	}
+	p, err := sb.Posture(t.Context())
+	if want := (engine.Limits{OpenFiles: 200, Memory: -1, CPUs: -1, Processes: -1, DiskIOPS: 500}); err != nil || p.Limits != want {
+		t.Errorf("claimed with %+v, %v, want %+v", p.Limits, err, want)
 	}
 }
 

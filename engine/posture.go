@@ -56,7 +56,7 @@ func (s *Sandbox) posture(ctx context.Context) (Posture, error) {
 	if err != nil {
 		return Posture{}, err
 	}
-	p.Limits.Memory, p.Limits.CPUs, p.Limits.Processes = l.Memory, l.CPUs, int(l.Processes)
+	p.Limits.Memory, p.Limits.CPUs, p.Limits.Processes, p.Limits.DiskIOPS = l.Memory, l.CPUs, int(l.Processes), int(l.DiskIOPS)
 	if !f.alive() { // else the number is another's by now
 		return Posture{}, fs.ErrNotExist
 	}

@@ -19,7 +19,7 @@ func TestPosture(t *testing.T) {
 	eng := open(t, "")
 	source := t.TempDir()
 	sb := create(t, eng, engine.CreateOptions{
-		Limits: engine.Limits{Memory: 64 << 20, CPUs: 0.5, Processes: 40, OpenFiles: 100},
+		Limits: engine.Limits{Memory: 64 << 20, CPUs: 0.5, Processes: 40, OpenFiles: 100, DiskIOPS: 200},
 		Mounts: []engine.Mount{{Source: source, Target: "/data with space"}},
 	})
 	p, err := sb.Posture(t.Context())
@@ -43,7 +43,7 @@ func TestPosture(t *testing.T) {
 	if len(p.Namespaces) != 7 {
 		t.Errorf("namespaces: %v", p.Namespaces)
 	}
-	if got, want := p.Limits, (engine.Limits{Memory: 64 << 20, CPUs: 0.5, Processes: 40, OpenFiles: 100}); got != want {
+	if got, want := p.Limits, (engine.Limits{Memory: 64 << 20, CPUs: 0.5, Processes: 40, OpenFiles: 100, DiskIOPS: 200}); got != want {
 		t.Errorf("limits: got %+v, want %+v", got, want)
 	}
 	data := slices.IndexFunc(p.Mounts, func(m engine.MountPosture) bool { return m.Target == "/data with space" })
@@ -57,11 +57,11 @@ func TestPosture(t *testing.T) {
 			t.Errorf("mount %+v, want it nosuid and nodev", m)
 		}
 	}
-	none := create(t, eng, engine.CreateOptions{Limits: engine.Limits{Memory: -1, CPUs: -1, Processes: -1}, Network: engine.NetworkHost})
+	none := create(t, eng, engine.CreateOptions{Limits: engine.Limits{Memory: -1, CPUs: -1, Processes: -1, DiskIOPS: -1}, Network: engine.NetworkHost})
 	if p, err = none.Posture(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	if l := p.Limits; l.Memory >= 0 || l.CPUs >= 0 || l.Processes >= 0 || p.Namespaces["net"] {
+	if l := p.Limits; l.Memory >= 0 || l.CPUs >= 0 || l.Processes >= 0 || l.DiskIOPS >= 0 || p.Namespaces["net"] {
 		t.Errorf("without limits, on the host's network: %+v, %v", l, p.Namespaces)
 	}
 	if err := none.Close(); err != nil {

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -21,6 +22,7 @@ func probeHost() []Feature {
 		probeSeccomp(),
 		probeFilesystem("ext4", "ext4", false, "modprobe ext4, or set Limits.Disk to -1: what a sandbox writes is then not limited"),
 		probeLoop(),
+		probeTransfers(),
 		probeLandlock(),
 	}
 }
@@ -80,8 +82,28 @@ func probeCgroups() Feature {
 	switch {
 	case err != nil:
 		f.Support, f.Reason = Unsupported, err.Error()
-	case len(missing) > 0:
-		f.Support, f.Reason = Unsupported, version+" without "+strings.Join(missing, ", ")
+	case len(required(missing)) > 0:
+		f.Support, f.Reason = Unsupported, version+" without "+strings.Join(required(missing), ", ")
+	default:
+		f.Reason = version
+	}
+	return f
+}
+
+// required are the controllers without which there are no sandboxes.
+func required(controllers []string) []string {
+	return slices.DeleteFunc(controllers, func(name string) bool { return name == "io" })
+}
+
+// probeTransfers looks for what limits the transfers of a sandbox's disk.
+func probeTransfers() Feature {
+	f := Feature{Name: "cgroup io", Support: Supported, Remedy: "boot with the cgroup controller io, which is blkio in version 1; or set Limits.DiskIOPS to -1: a sandbox that keeps its disk busy is then noticed by others"}
+	version, missing, err := container.Controllers()
+	switch {
+	case err != nil:
+		f.Support, f.Reason = Unknown, err.Error()
+	case slices.Contains(missing, "io"):
+		f.Support, f.Reason = Unsupported, version+" without io"
 	default:
 		f.Reason = version
 	}

@@ -37,10 +37,22 @@ func (s *Sandbox) setLimits(ctx context.Context, l Limits) error {
 			return err
 		}
 		l.OpenFiles = 0
+		if f.Disk == 0 {
+			if l.DiskIOPS > 0 {
+				return invalid("Limits.DiskIOPS", "%d; the sandbox was created without Limits.Disk", l.DiskIOPS)
+			}
+			l.DiskIOPS = 0
+		}
 		if l == (Limits{}) {
 			return nil
 		}
-		err = container.SetLimits(s.cgroup, container.Limits{Memory: l.Memory, CPUs: l.CPUs, Processes: int64(l.Processes)})
+		err = container.SetLimits(s.cgroup, container.Limits{
+			Memory:    l.Memory,
+			CPUs:      l.CPUs,
+			Processes: int64(l.Processes),
+			Disk:      f.Disk,
+			DiskIOPS:  int64(l.DiskIOPS),
+		})
 		if err != nil {
 			return err
 		}
@@ -72,7 +84,8 @@ func (s *Sandbox) remember(l Limits) error {
 			CPUs:      orElse(l.CPUs, f.Limits.CPUs),
 			Processes: orElse(l.Processes, f.Limits.Processes),
 			OpenFiles: orElse(l.OpenFiles, f.Limits.OpenFiles),
-			Disk:      orElse(l.Disk, f.Limits.Disk),
+			Disk:      f.Limits.Disk,
+			DiskIOPS:  orElse(l.DiskIOPS, f.Limits.DiskIOPS),
 		}
 	})
 }

@@ -64,7 +64,7 @@ func TestSetLimits(t *testing.T) {
 	set(engine.Limits{CPUs: 0.5})
 	set(engine.Limits{Memory: 512 << 20, OpenFiles: 500})
 	check("536870912", "200", "5000", "500")
-	want := engine.Limits{Memory: 512 << 20, CPUs: 0.5, Processes: 200, OpenFiles: 500, Disk: 2 << 30}
+	want := engine.Limits{Memory: 512 << 20, CPUs: 0.5, Processes: 200, OpenFiles: 500, Disk: 2 << 30, DiskIOPS: 4000}
 	again, err := eng.Reconnect(t.Context(), sb.ID())
 	if err != nil {
 		t.Fatal(err)
@@ -108,6 +108,7 @@ func TestSetLimitsErrors(t *testing.T) {
 		{"little memory", engine.Limits{Memory: 1}, fs.ErrInvalid},
 		{"few processes", engine.Limits{Processes: 1}, fs.ErrInvalid},
 		{"disk", engine.Limits{Disk: 1 << 30}, fs.ErrInvalid},
+		{"few transfers", engine.Limits{DiskIOPS: 1}, fs.ErrInvalid},
 		{"more open files", engine.Limits{OpenFiles: 1001}, fs.ErrInvalid},
 		{"all open files", engine.Limits{OpenFiles: -1}, fs.ErrInvalid},
 	}

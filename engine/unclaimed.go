@@ -118,9 +118,10 @@ func (u *unclaimed) start() error {
 	if opts.Network == NetworkHost && u.tmpl.Name == rootfs.Base {
 		mounts = append(rootfs.ResolverMounts(), mounts...)
 	}
-	u.facts.PID, err = container.Start(cfg, ns, listen, u.e.program, func() error {
+	u.facts.PID, err = container.Start(cfg, ns, listen, u.e.program, func() (err error) {
 		defer stepHook("create mounts")
-		return rootfs.MountTree(u.path, point, u.tmpl, mounts, ns, u.facts.UID)
+		u.facts.Disk, err = rootfs.MountTree(u.path, point, u.tmpl, mounts, ns, u.facts.UID)
+		return err
 	})
 	if err != nil {
 		return err
@@ -129,7 +130,7 @@ func (u *unclaimed) start() error {
 	return err
 }
 
-// hold configures the agent, which makes the connection a handle, and sets the limit that would have been in the way
+// hold configures the agent, which makes the connection a handle, and sets the limits that would have been in the way
 // until now.
 func (u *unclaimed) hold(ctx context.Context) error {
 	cfg := u.order.config(u.tmpl)
@@ -144,10 +145,12 @@ func (u *unclaimed) hold(ctx context.Context) error {
 	if err := container.Favour(u.facts.PID); err != nil {
 		return err
 	}
-	if u.order.limits.Memory > 0 {
-		err = container.SetLimits(u.facts.Cgroup, container.Limits{Memory: u.order.limits.Memory})
+	l := container.Limits{
+		Memory:   max(0, u.order.limits.Memory),
+		Disk:     u.facts.Disk,
+		DiskIOPS: int64(max(0, u.order.limits.DiskIOPS)),
 	}
-	if err != nil {
+	if err := container.SetLimits(u.facts.Cgroup, l); err != nil {
 		return err
 	}
 	return u.facts.write(u.factsFile()) // that there is a file takes longest
@@ -221,7 +224,7 @@ func (u *unclaimed) publish(id string) error {
 // change changes what the host can of what the sandbox was made with.
 func (u *unclaimed) change(o order) error {
 	was, is := u.order.limits, o.limits
-	var l container.Limits
+	l := container.Limits{Disk: u.facts.Disk}
 	if is.Memory != was.Memory {
 		l.Memory = is.Memory
 	}
@@ -231,10 +234,13 @@ func (u *unclaimed) change(o order) error {
 	if is.Processes != was.Processes {
 		l.Processes = int64(is.Processes)
 	}
+	if is.DiskIOPS != was.DiskIOPS {
+		l.DiskIOPS = int64(is.DiskIOPS)
+	}
 	if err := u.checkRoom(l); err != nil {
 		return err
 	}
-	if l != (container.Limits{}) {
+	if l != (container.Limits{Disk: u.facts.Disk}) {
 		if err := container.SetLimits(u.facts.Cgroup, l); err != nil {
 			return err
 		}

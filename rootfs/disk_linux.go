@@ -13,28 +13,32 @@ import (
 
 // mountDisk mounts the disk of the tree that is the working directory, and makes its upper and work directories,
 // for a root with the host's user id uid. With the last mount of it, however that goes, the kernel gives the loop
-// device back.
-func mountDisk(uid uint32) error {
+// device back. device is its number.
+func mountDisk(uid uint32) (device uint64, err error) {
 	dev, err := attachDisk()
 	if err != nil {
-		return err
+		return 0, err
 	}
 	defer dev.Close()
 	// What is flushed needn't reach the host's disk, as no sandbox outlives the host, nor what replaces a file at once.
 	// What a guest deletes is given back to the host's file system.
 	err = unix.Mount(dev.Name(), diskDir, "ext4", unix.MS_NOSUID|unix.MS_NODEV|unix.MS_NOATIME, "discard,nobarrier,noauto_da_alloc")
 	if err == unix.ENODEV {
-		return noDisk("the kernel has no ext4: load its module (modprobe ext4)")
+		return 0, noDisk("the kernel has no ext4: load its module (modprobe ext4)")
 	}
 	if err != nil {
-		return fmt.Errorf("mount disk: %w", os.NewSyscallError("mount", err))
+		return 0, fmt.Errorf("mount disk: %w", os.NewSyscallError("mount", err))
 	}
 	for _, name := range []string{upperDir, workDir} {
 		if err := makeLayer(filepath.Join(diskDir, name)); err != nil {
-			return err
+			return 0, err
 		}
 	}
-	return os.Lchown(filepath.Join(diskDir, upperDir), int(uid), int(uid))
+	var st unix.Stat_t
+	if err := unix.Fstat(int(dev.Fd()), &st); err != nil {
+		return 0, os.NewSyscallError("fstat", err)
+	}
+	return st.Rdev, os.Lchown(filepath.Join(diskDir, upperDir), int(uid), int(uid))
 }
 
 // noDisk is why no disk can be had, and what helps.

@@ -151,7 +151,7 @@ func onOwnMounts(t *testing.T, dir string, f func() error) {
 			err = os.MkdirAll("mnt/disk", 0o700)
 		}
 		if err == nil {
-			err = rootfs.MountDisk(rootUID)
+			_, err = rootfs.MountDisk(rootUID)
 		}
 		if err == nil {
 			err = errors.Join(f(), unix.Unmount("mnt/disk", 0))

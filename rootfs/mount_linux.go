@@ -31,31 +31,32 @@ func MountPoint(dir string) (string, error) {
 
 // MountTree mounts the tree in the directory dir at root, for a sandbox of the template t with the ids of
 // the user namespace ns. uid is the host's id of its root. The calling thread must have a mount namespace
-// of its own, and be of no other use: its working directory changes.
-func MountTree(dir, root string, t Template, mounts []Mount, ns *os.File, uid uint32) error {
+// of its own, and be of no other use: its working directory changes. device is the number of the disk's, see
+// makedev(3), or 0 if the tree has none.
+func MountTree(dir, root string, t Template, mounts []Mount, ns *os.File, uid uint32) (device uint64, err error) {
 	steps, err := plan(t, mounts)
 	if err != nil {
-		return err
+		return 0, err
 	}
 	// All sources are taken before anything is mounted: root hides those that are below it.
 	fds, err := cloneAll(steps)
 	defer closeAll(fds)
 	if err != nil {
-		return err
+		return 0, err
 	}
 	// The overlay's options are relative, so that no path of the host's stands in a /proc/mounts inside.
 	if err := unix.Chdir(dir); err != nil {
-		return &os.PathError{Op: "chdir", Path: dir, Err: err}
+		return 0, &os.PathError{Op: "chdir", Path: dir, Err: err}
 	}
 	if err := makePoints(steps); err != nil {
-		return err
+		return 0, err
 	}
 	disk, err := hasDisk()
 	if disk {
-		err = mountDisk(uid)
+		device, err = mountDisk(uid)
 	}
 	if err != nil {
-		return err
+		return 0, err
 	}
 	for i, s := range steps {
 		switch {
@@ -67,10 +68,10 @@ func MountTree(dir, root string, t Template, mounts []Mount, ns *os.File, uid ui
 			err = s.bind(fds[i], root, ns, uid)
 		}
 		if err != nil {
-			return s.fail(err)
+			return 0, s.fail(err)
 		}
 	}
-	return nil
+	return device, nil
 }
 
 // makePoints makes the directories to mount on, in the tree that is the working directory.
@@ -119,8 +120,8 @@ func closeAll(fds []int) {
 
 // mountOverlay mounts the template, which is fd, at lower, and the overlay at root. It is written to the disk, if
 // there is one. No sandbox outlives the host, so that the overlay is volatile: to sync it tells of errors, and writes
-// nothing, see overlayfs in the kernel's documents. Else a guest could keep the host's disk busy with little. What is
-// left for that is msync(2), which goes past the overlay.
+// nothing, see overlayfs in the kernel's documents. Else a guest could keep the host's disk busy with little. msync(2)
+// and direct I/O go past the overlay.
 func (s step) mountOverlay(fd int, root string, ns *os.File, disk bool) error {
 	if err := setattr(fd, 0, &unix.MountAttr{Attr_set: unix.MOUNT_ATTR_IDMAP, Userns_fd: uint64(ns.Fd())}); err != nil {
 		return fmt.Errorf("%w: the template's file system can't be mounted with other owners (%v): "+

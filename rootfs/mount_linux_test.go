@@ -78,7 +78,7 @@ func mounted(t *testing.T, root string, tmpl rootfs.Template, mounts []rootfs.Mo
 			err = unix.Mount("", "/", "", unix.MS_REC|unix.MS_SLAVE, "")
 		}
 		if err == nil {
-			err = rootfs.MountTree(tree, root, tmpl, mounts, ns, rootUID)
+			_, err = rootfs.MountTree(tree, root, tmpl, mounts, ns, rootUID)
 		}
 		if err == nil && check != nil {
 			check(tree)

@@ -12,8 +12,8 @@ import (
 func MountPoint(string) (string, error) { return "", errors.ErrUnsupported }
 
 // MountTree is for Linux.
-func MountTree(string, string, Template, []Mount, *os.File, uint32) error {
-	return errors.ErrUnsupported
+func MountTree(string, string, Template, []Mount, *os.File, uint32) (device uint64, err error) {
+	return 0, errors.ErrUnsupported
 }
 
 // RemoveTree is for Linux.

@@ -21,7 +21,7 @@ import (
 
 // What the engine promises of a sandbox for which nothing is asked.
 var (
-	defaults     = engine.Limits{Memory: 512 << 20, CPUs: 1, Processes: 512, OpenFiles: 4096}
+	defaults     = engine.Limits{Memory: 512 << 20, CPUs: 1, Processes: 512, OpenFiles: 4096, DiskIOPS: 4000}
 	capabilities = []string{"CAP_CHOWN", "CAP_DAC_OVERRIDE", "CAP_FOWNER", "CAP_FSETID", "CAP_KILL", "CAP_NET_BIND_SERVICE",
 		"CAP_SETGID", "CAP_SETPCAP", "CAP_SETUID"}
 )

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io/fs"
 	"maps"
+	"math"
 	"os"
 	"path/filepath"
 	"slices"
@@ -43,7 +44,7 @@ func managerOf(c *cgroups.Cgroup) (cgroups.Manager, error) {
 
 // needed are the hierarchies of version 1 in which a sandbox has a cgroup of its own. Others would be for nothing, and each
 // takes time to make and to remove: there it stays where this program is.
-var needed = []string{"cpu", "cpuacct", "memory", "pids", "devices", "freezer", "name=systemd"}
+var needed = []string{"cpu", "cpuacct", "memory", "pids", "devices", "freezer", "blkio", "name=systemd"}
 
 var (
 	rootsMu sync.Mutex
@@ -103,6 +104,11 @@ func SetLimits(id string, l Limits) error {
 		n := max(-1, l.Processes)
 		r.PidsLimit = &n
 	}
+	if l.DiskIOPS != 0 {
+		if err := limitTransfers(m, r, l.Disk, l.DiskIOPS); err != nil {
+			return err
+		}
+	}
 	if err := set(m, r); err != nil {
 		return fmt.Errorf("set limits: %w", err)
 	}
@@ -160,6 +166,64 @@ func limitTCP(m cgroups.Manager, memory int64) error {
 		return fmt.Errorf("limit TCP memory: %w", err)
 	}
 	return nil
+}
+
+// limitTransfers adds to r how often a device is read, and written, in a second.
+func limitTransfers(m cgroups.Manager, r *cgroups.Resources, device uint64, n int64) error {
+	if _, err := os.Stat(transferFiles(m)[0]); err != nil {
+		return fmt.Errorf("%w: transfers of the disk can't be limited: there is no controller for them (%v): boot with the cgroup "+
+			"controller io, which is blkio in version 1; or ask for a sandbox without this limit, Limits.DiskIOPS: -1", errors.ErrUnsupported, err)
+	}
+	if n < 0 {
+		n = unlimited
+	}
+	most := []*cgroups.ThrottleDevice{cgroups.NewThrottleDevice(int64(unix.Major(device)), int64(unix.Minor(device)), uint64(n))}
+	r.BlkioThrottleReadIOPSDevice, r.BlkioThrottleWriteIOPSDevice = most, most
+	return nil
+}
+
+// unlimited is what the kernel takes for no limit of transfers.
+const unlimited = math.MaxUint32
+
+// transferFiles are those of a cgroup that say how often devices are read, and written: a line for each,
+// "7:1 4000" or "7:1 rbps=max wbps=max riops=4000 wiops=4000".
+func transferFiles(m cgroups.Manager) [2]string {
+	if cgroups.IsCgroup2UnifiedMode() {
+		file := filepath.Join(m.Path(""), "io.max")
+		return [2]string{file, file}
+	}
+	dir := m.Path("blkio")
+	return [2]string{filepath.Join(dir, "blkio.throttle.read_iops_device"), filepath.Join(dir, "blkio.throttle.write_iops_device")}
+}
+
+// readTransfers reads how often the one device with a limit is read or written at most, and its number.
+func readTransfers(m cgroups.Manager) (device uint64, n int64, err error) {
+	n = -1
+	for _, file := range transferFiles(m) {
+		data, err := os.ReadFile(file)
+		if errors.Is(err, fs.ErrNotExist) {
+			continue
+		}
+		if err != nil {
+			return 0, 0, err
+		}
+		fields := strings.Fields(string(data))
+		if len(fields) == 0 {
+			continue
+		}
+		var major, minor uint32
+		if _, err := fmt.Sscanf(fields[0], "%d:%d", &major, &minor); err != nil {
+			return 0, 0, fmt.Errorf("%s: %w", filepath.Base(file), err)
+		}
+		device = unix.Mkdev(major, minor)
+		for _, field := range fields[1:] {
+			number := strings.TrimPrefix(strings.TrimPrefix(field, "riops="), "wiops=")
+			if v, err := strconv.ParseInt(number, 10, 64); err == nil && v < unlimited {
+				n = max(n, v)
+			}
+		}
+	}
+	return device, n, nil
 }
 
 // OOMCounter counts how many processes of a sandbox the kernel ended because its memory was used up, without
@@ -293,12 +357,29 @@ func killAll(m cgroups.Manager, pids []int) error {
 	if err := thaw(m); err != nil {
 		return err
 	}
+	if err := hasten(m); err != nil {
+		return err
+	}
 	for _, fd := range fds {
 		if err := waitPidfd(fd, killTimeout); err != nil {
 			return err
 		}
 	}
 	return nil
+}
+
+// hasten takes away the limit on transfers. A process doesn't end before those that it has asked for, which may have to
+// wait for it.
+func hasten(m cgroups.Manager) error {
+	device, n, err := readTransfers(m)
+	if err != nil || n < 0 {
+		return err
+	}
+	r := &cgroups.Resources{SkipDevices: true}
+	if err := limitTransfers(m, r, device, -1); err != nil {
+		return err
+	}
+	return set(m, r)
 }
 
 // killBatch is for how many of the processes Kill waits at a time.
@@ -446,7 +527,10 @@ func ReadLimits(id string) (Limits, error) {
 	if n := s.PidsStats.Limit; n > 0 {
 		l.Processes = int64(n)
 	}
-	l.CPUs, err = readCPUs(m)
+	if l.CPUs, err = readCPUs(m); err != nil {
+		return Limits{}, err
+	}
+	l.Disk, l.DiskIOPS, err = readTransfers(m)
 	return l, err
 }
 
@@ -476,9 +560,10 @@ func readCPUs(m cgroups.Manager) (float64, error) {
 	return q / p, nil
 }
 
-// Controllers tells which version of cgroups the host has, and which of the controllers that limits need are missing.
+// Controllers tells which version of cgroups the host has, and which of the controllers that limits need are missing, by their
+// names in version 2.
 func Controllers() (version string, missing []string, err error) {
-	need := []string{"cpu", "memory", "pids"}
+	need := []string{"cpu", "memory", "pids", "io"}
 	if cgroups.IsCgroup2UnifiedMode() {
 		data, err := cgroups.ReadFile("/sys/fs/cgroup", "cgroup.controllers")
 		if err != nil {
@@ -492,6 +577,8 @@ func Controllers() (version string, missing []string, err error) {
 	if err != nil {
 		return "", nil, err
 	}
-	missing = slices.DeleteFunc(append(need, "devices", "freezer"), func(name string) bool { return m.Path(name) != "" })
+	missing = slices.DeleteFunc(append(need, "devices", "freezer"), func(name string) bool {
+		return m.Path(name) != "" || name == "io" && m.Path("blkio") != ""
+	})
 	return "version 1", missing, nil
 }

@@ -33,6 +33,8 @@ type Limits struct {
 	Memory    int64 // bytes, swap included
 	CPUs      float64
 	Processes int64
+	Disk      uint64 // the number of its disk's device, see makedev(3), for DiskIOPS
+	DiskIOPS  int64  // reads, and as many writes, of the disk each second
 }
 
 // Usage is what a sandbox takes, and has taken, of the host.

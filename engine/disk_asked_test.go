@@ -1,0 +1,97 @@
+package engine_test
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/nestbox/nestbox/engine"
+)
+
+func init() { helpers["ask"] = ask }
+
+// asked is how many transfers ask wants at once.
+const asked = 6000
+
+// ask has for each of many pieces of a file a transfer wait. Before, it says that it is ready, and waits for a byte.
+func ask([]string) error {
+	f, err := os.OpenFile("/tmp/pieces", os.O_CREATE|os.O_RDWR|unix.O_DIRECT, 0o600)
+	if err != nil {
+		return err
+	}
+	page, err := unix.Mmap(-1, 0, 4096, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_PRIVATE|unix.MAP_ANON)
+	if err != nil {
+		return err
+	}
+	for n := range int64(asked) { // with a hole between any two
+		if _, err := f.WriteAt(page, n*8192); err != nil {
+			return err
+		}
+	}
+	fmt.Println("ready")
+	if _, err := os.Stdin.Read(page[:1]); err != nil {
+		return err
+	}
+	const step = 512 << 10 // the kernel bounds what it reads ahead for one call
+	for at := int64(0); at < asked*8192; at += step {
+		if err := unix.Fadvise(int(f.Fd()), at, step, unix.FADV_WILLNEED); err != nil {
+			return err
+		}
+	}
+	fmt.Println("asked")
+	_, err = f.ReadAt(page, (asked-1)*8192)
+	return err
+}
+
+// TestDiskIOPSEnd ends sandboxes whose transfers would take a minute.
+func TestDiskIOPSEnd(t *testing.T) {
+	t.Parallel()
+	eng := open(t, "")
+	for name, end := range map[string]func(*engine.Sandbox) error{
+		"close": (*engine.Sandbox).Close,
+		"kill":  func(sb *engine.Sandbox) error { return sb.Kill(t.Context()) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			self, err := os.Executable()
+			if err != nil {
+				t.Fatal(err)
+			}
+			sb := create(t, eng, engine.CreateOptions{
+				Limits: engine.Limits{DiskIOPS: -1},
+				Mounts: []engine.Mount{{Source: self, Target: "/tmp/self"}},
+			})
+			c := sb.Command("/tmp/self")
+			c.Env = []string{helperVar + "=ask"}
+			in, ierr := c.StdinPipe()
+			out, oerr := c.StdoutPipe()
+			if err := errors.Join(ierr, oerr, c.Start()); err != nil {
+				t.Fatal(err)
+			}
+			buf := make([]byte, 64)
+			if _, err := out.Read(buf); err != nil {
+				t.Fatal(err)
+			}
+			if err := sb.SetLimits(t.Context(), engine.Limits{DiskIOPS: 100}); err != nil {
+				t.Fatal(err)
+			}
+			if _, err := in.Write([]byte{0}); err != nil {
+				t.Fatal(err)
+			}
+			if _, err := out.Read(buf); err != nil {
+				t.Fatal(err)
+			}
+			began := time.Now()
+			if err := end(sb); err != nil {
+				t.Error(err)
+			}
+			if took := time.Since(began); took > endTimeout {
+				t.Errorf("it took %v to end", took)
+			}
+			_ = c.Wait()
+		})
+	}
+}
