@@ -278,7 +278,7 @@ func Kill(id string) error {
 	}
 	for {
 		pids, err := m.GetAllPids()
-		if err != nil && !errors.Is(err, fs.ErrNotExist) && !errors.Is(err, unix.ENODEV) {
+		if err != nil && !isGone(err) {
 			return fmt.Errorf("list processes: %w", err)
 		}
 		if len(pids) == 0 {
@@ -372,15 +372,20 @@ func killAll(m cgroups.Manager, pids []int) error {
 // wait for it.
 func hasten(m cgroups.Manager) error {
 	device, n, err := readTransfers(m)
-	if err != nil || n < 0 {
-		return err
+	if err == nil && n >= 0 {
+		r := &cgroups.Resources{SkipDevices: true}
+		if err = limitTransfers(m, r, device, -1); err == nil {
+			err = set(m, r)
+		}
 	}
-	r := &cgroups.Resources{SkipDevices: true}
-	if err := limitTransfers(m, r, device, -1); err != nil {
-		return err
+	if isGone(err) || errors.Is(err, errors.ErrUnsupported) { // another was faster to remove the cgroup
+		return nil
 	}
-	return set(m, r)
+	return err
 }
+
+// isGone tells whether an error means that a cgroup isn't there any more, or is about to go.
+func isGone(err error) bool { return errors.Is(err, fs.ErrNotExist) || errors.Is(err, unix.ENODEV) }
 
 // killBatch is for how many of the processes Kill waits at a time.
 const killBatch = 64
