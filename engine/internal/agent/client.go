@@ -6,7 +6,9 @@ import (
 	"context"
 	"errors"
 	"os"
+	"runtime"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -48,6 +50,10 @@ func (e *Error) Unwrap() error { return e.Errno }
 type Client struct {
 	conn *wire.Conn
 	read chan struct{} // closed when the reader has stopped
+	rest atomic.Int32  // for how many calls spin isn't worth it
+
+	taking sync.Mutex // held to receive a message and to hand it out, before mu
+	buf    []byte     // that of a message
 
 	mu      sync.Mutex
 	next    uint32
@@ -81,6 +87,7 @@ func Dial(dir *os.File) (*Client, error) {
 	c := &Client{
 		conn:  conn,
 		read:  make(chan struct{}),
+		buf:   make([]byte, wire.MaxMessage),
 		calls: map[uint32]call{},
 		exits: map[uint32]chan<- wire.Exit{},
 	}
@@ -126,21 +133,62 @@ func (c *Client) fail(err error, last bool) {
 // receive hands out what the agent sends until it sends nothing more, or nonsense.
 func (c *Client) receive() {
 	defer close(c.read)
-	buf := make([]byte, wire.MaxMessage)
 	for {
-		b, fds, err := c.conn.Recv(buf)
-		if err == nil {
-			err = c.deliver(b, fds)
-		}
-		if err != nil {
-			if !errors.Is(err, wire.ErrMessage) {
-				err = ErrGone
-			}
-			c.fail(err, false)
-			_ = c.conn.Close()
+		if err := c.conn.Await(c.take); err != nil {
+			c.end(err)
 			return
 		}
 	}
+}
+
+// take hands out one message, if there is one.
+func (c *Client) take() error {
+	c.taking.Lock()
+	defer c.taking.Unlock()
+	b, fds, err := c.conn.TryRecv(c.buf)
+	if err != nil {
+		return err
+	}
+	return c.deliver(b, fds)
+}
+
+// end ends the connection for an error of take's.
+func (c *Client) end(err error) {
+	if !errors.Is(err, wire.ErrMessage) {
+		err = ErrGone
+	}
+	c.fail(err, false)
+	_ = c.conn.Close()
+}
+
+const (
+	// spinTime is how long spin looks for an answer. Most come within half of it.
+	spinTime = 100 * time.Microsecond
+	// spinRest is for how many calls it doesn't, once it was in vain.
+	spinRest = 8
+)
+
+// spinning is true while somebody in this program spins.
+var spinning atomic.Bool
+
+// spin looks for the answer to a call for a moment, instead of waiting for it: to wake a thread takes longer than most
+// answers, where the processor sleeps meanwhile. One at a time does, and nobody where the agent has no other processor.
+func (c *Client) spin(answer <-chan reply) {
+	if runtime.NumCPU() == 1 || c.rest.Add(-1) >= 0 || !spinning.CompareAndSwap(false, true) {
+		return
+	}
+	defer spinning.Store(false)
+	c.rest.Store(0)
+	for began := time.Now(); time.Since(began) < spinTime; {
+		if len(answer) > 0 {
+			return
+		}
+		if err := c.take(); err != nil && err != wire.ErrNoMessage {
+			c.end(err)
+			return
+		}
+	}
+	c.rest.Store(spinRest)
 }
 
 // deliver hands on one message. It takes fds.
@@ -245,6 +293,7 @@ func (c *Client) call(ctx context.Context, op wire.Op, exit chan<- wire.Exit, pu
 	if err != nil {
 		return 0, reply{}, err
 	}
+	c.spin(ch)
 	select {
 	case rep := <-ch:
 		if rep.err != nil {
@@ -265,11 +314,7 @@ func (c *Client) call(ctx context.Context, op wire.Op, exit chan<- wire.Exit, pu
 // request makes a request, and gives where its answer comes.
 func (c *Client) request(ctx context.Context, op wire.Op, exit chan<- wire.Exit, put func(*wire.Message), fds ...int) (uint32, <-chan reply, error) {
 	ch := make(chan reply, 1)
-	c.mu.Lock()
-	err := c.failure
-	if err == nil && c.paused && !whilePaused(op) {
-		err = ErrPaused
-	}
+	err := c.lock(whilePaused(op))
 	if err != nil {
 		c.mu.Unlock()
 		return 0, nil, err
@@ -293,13 +338,35 @@ func (c *Client) request(ctx context.Context, op wire.Op, exit chan<- wire.Exit,
 	return id, ch, nil
 }
 
+// lock takes mu, and gives why no request can be made.
+func (c *Client) lock(whilePaused bool) error {
+	c.mu.Lock()
+	if c.paused && !whilePaused && c.failure == nil {
+		c.mu.Unlock()
+		c.drain() // who resumed it may have been told so before this handle
+		c.mu.Lock()
+	}
+	if c.failure == nil && c.paused && !whilePaused {
+		return ErrPaused
+	}
+	return c.failure
+}
+
+// drain hands out what has come, unless that is more than an agent has to say.
+func (c *Client) drain() {
+	for range 1000 {
+		if err := c.take(); err != nil {
+			if err != wire.ErrNoMessage {
+				c.end(err)
+			}
+			return
+		}
+	}
+}
+
 // post makes a small request whose answer nobody waits for, nor that an agent takes it which is slow to read.
 func (c *Client) post(op wire.Op, put func(*wire.Message)) error {
-	c.mu.Lock()
-	err := c.failure
-	if err == nil && c.paused {
-		err = ErrPaused
-	}
+	err := c.lock(false)
 	c.next++
 	id := c.next
 	m := wire.New(nil, op, id).In(c.epoch)
@@ -364,6 +431,9 @@ func (c *Client) simple(ctx context.Context, op wire.Op, put func(*wire.Message)
 // Hold makes the connection a handle. cfg is for a fresh sandbox, else nil. ErrGone means that the
 // sandbox has ended.
 func (c *Client) Hold(ctx context.Context, cfg *wire.Config) (info wire.Info, err error) {
+	if cfg != nil {
+		c.rest.Store(1) // the agent has only started
+	}
 	err = c.simple(ctx, wire.OpHold, func(m *wire.Message) {
 		if cfg != nil {
 			cfg.Put(m)

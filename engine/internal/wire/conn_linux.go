@@ -12,7 +12,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// A Conn is one end of a connection. Send may be called from any goroutine, Recv from one at a time.
+// A Conn is one end of a connection. Send may be called from any goroutine, and so may TryRecv, Recv and Await from one at
+// a time.
 type Conn struct {
 	f    *os.File
 	rc   syscall.RawConn
@@ -150,22 +151,43 @@ func (c *Conn) send(wait bool, b []byte, fds []int) error {
 // Recv receives one message into buf, with descriptors that are the caller's then. It is io.EOF when
 // the other end is gone.
 func (c *Conn) Recv(buf []byte) (msg []byte, fds []int, err error) {
+	err = c.Await(func() (err error) {
+		msg, fds, err = c.TryRecv(buf)
+		return err
+	})
+	return msg, fds, err
+}
+
+// Await calls try, which calls TryRecv, again each time that something has come, until it is not ErrNoMessage.
+func (c *Conn) Await(try func() error) (err error) {
+	rerr := c.rc.Read(func(uintptr) bool {
+		err = try()
+		return err != ErrNoMessage
+	})
+	if rerr != nil {
+		return rerr
+	}
+	return err
+}
+
+// TryRecv is Recv, but is ErrNoMessage if it would have to wait.
+func (c *Conn) TryRecv(buf []byte) (msg []byte, fds []int, err error) {
 	oob := make([]byte, unix.CmsgSpace(4*MaxFiles))
 	var n, oobn, flags int
-	rerr := c.rc.Read(func(fd uintptr) bool {
+	cerr := c.rc.Control(func(fd uintptr) {
 		err = ignoringEINTR(func() (err error) {
 			n, oobn, flags, _, err = unix.Recvmsg(int(fd), buf, oob, unix.MSG_CMSG_CLOEXEC)
 			return err
 		})
-		return err != unix.EAGAIN
 	})
-	if rerr != nil {
-		return nil, nil, rerr
-	}
-	if err == unix.ECONNRESET {
+	switch {
+	case cerr != nil:
+		return nil, nil, cerr
+	case err == unix.EAGAIN:
+		return nil, nil, ErrNoMessage
+	case err == unix.ECONNRESET:
 		return nil, nil, io.EOF
-	}
-	if err != nil {
+	case err != nil:
 		return nil, nil, os.NewSyscallError("recvmsg", err)
 	}
 	if oobn > 0 {

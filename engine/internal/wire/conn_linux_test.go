@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -251,6 +252,62 @@ func sendmsg(fd int, b, oob []byte) error {
 		return errno
 	}
 	return nil
+}
+
+// TestTryRecv receives what is there, also while somebody awaits it.
+func TestTryRecv(t *testing.T) {
+	a, b := pair(t)
+	buf := make([]byte, 100)
+	if _, _, err := a.TryRecv(buf); err != wire.ErrNoMessage {
+		t.Errorf("before there is a message: %v, want ErrNoMessage", err)
+	}
+	if err := b.Send([]byte("one"), devNull(t, 1)...); err != nil {
+		t.Fatal(err)
+	}
+	msg, fds, err := a.TryRecv(buf)
+	if err != nil || string(msg) != "one" || len(fds) != 1 {
+		t.Errorf("TryRecv = %q, %v, %v", msg, fds, err)
+	}
+	wire.CloseAll(fds)
+
+	var mu sync.Mutex
+	var got []string
+	take := func() error {
+		mu.Lock()
+		defer mu.Unlock()
+		msg, _, err := a.TryRecv(buf)
+		if err == nil {
+			got = append(got, string(msg))
+		}
+		return err
+	}
+	ended := make(chan error)
+	go func() {
+		err := error(nil)
+		for err == nil {
+			err = a.Await(take)
+		}
+		ended <- err
+	}()
+	var want []string
+	for i := range 1000 {
+		want = append(want, string(rune('a'+i%26)))
+		if err := b.Send([]byte(want[i])); err != nil {
+			t.Fatal(err)
+		}
+		_ = take()
+	}
+	_ = b.Close()
+	if err := <-ended; err != io.EOF {
+		t.Errorf("Await: %v, want io.EOF", err)
+	}
+	if !slices.Equal(got, want) {
+		t.Errorf("got %d messages, or in another order, want %d", len(got), len(want))
+	}
+	_ = a.Close()
+	if _, _, err := a.TryRecv(buf); err == nil || err == io.EOF || err == wire.ErrNoMessage {
+		t.Errorf("TryRecv of what is closed: %v", err)
+	}
 }
 
 func TestEnd(t *testing.T) {

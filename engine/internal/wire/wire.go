@@ -91,6 +91,9 @@ const (
 // ErrMessage means that the other end sent what is no message of this protocol.
 var ErrMessage = errors.New("wire: malformed message")
 
+// ErrNoMessage means that none has come yet.
+var ErrNoMessage = errors.New("wire: no message")
+
 // A Message is built by its methods. Use New.
 type Message struct{ b []byte }
 

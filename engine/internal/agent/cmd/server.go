@@ -42,6 +42,7 @@ type conn struct {
 	w        *wire.Conn
 	settings *settings     // nil: not a handle
 	aside    chan struct{} // has an element for each request under way that may take long
+	soon     bool          // the last request came soon after the answer to the one before
 
 	mu       sync.Mutex
 	commands map[uint32]*command // by the number of the request that started them, or attached to them
@@ -112,7 +113,7 @@ func (c *conn) serve() {
 	defer known()
 	buf := make([]byte, wire.MaxMessage)
 	for {
-		b, fds, err := c.w.Recv(buf)
+		b, fds, err := c.next(buf)
 		if err != nil {
 			return
 		}
@@ -121,6 +122,45 @@ func (c *conn) serve() {
 		}
 		known()
 	}
+}
+
+const (
+	// spinTime is how long a request is looked for that may come soon.
+	spinTime = 50 * time.Microsecond
+	// soonTime is how long one may take that was waited for, for the next to be looked for. Two threads were woken meanwhile.
+	soonTime = 150 * time.Microsecond
+)
+
+// spinning is held by the one connection that looks for a request.
+var spinning sync.Mutex
+
+// next receives a request. In a row of them it is looked for a moment before it is waited for: to wake a thread takes longer
+// than most requests.
+func (c *conn) next(buf []byte) (b []byte, fds []int, err error) {
+	if c.soon {
+		if b, fds, err = c.spin(buf); err != wire.ErrNoMessage {
+			return b, fds, err
+		}
+		c.soon = false
+		return c.w.Recv(buf)
+	}
+	answered := time.Now()
+	b, fds, err = c.w.Recv(buf)
+	c.soon = time.Since(answered) < soonTime
+	return b, fds, err
+}
+
+// spin looks for a request for a moment. One connection at a time does.
+func (c *conn) spin(buf []byte) (b []byte, fds []int, err error) {
+	err = wire.ErrNoMessage
+	if !spinning.TryLock() {
+		return nil, nil, err
+	}
+	defer spinning.Unlock()
+	for began := time.Now(); err == wire.ErrNoMessage && time.Since(began) < spinTime; {
+		b, fds, err = c.w.TryRecv(buf)
+	}
+	return b, fds, err
 }
 
 func (c *conn) close() {
