@@ -340,12 +340,8 @@ func (c *Client) request(ctx context.Context, op wire.Op, exit chan<- wire.Exit,
 
 // lock takes mu, and gives why no request can be made.
 func (c *Client) lock(whilePaused bool) error {
+	c.drain() // another handle may have paused and resumed the sandbox: what is sent without knowing isn't done
 	c.mu.Lock()
-	if c.paused && !whilePaused && c.failure == nil {
-		c.mu.Unlock()
-		c.drain() // who resumed it may have been told so before this handle
-		c.mu.Lock()
-	}
 	if c.failure == nil && c.paused && !whilePaused {
 		return ErrPaused
 	}

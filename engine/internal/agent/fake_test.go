@@ -18,6 +18,8 @@ type request struct {
 	r   *wire.Reader
 	fds []int
 	raw int // the agent's end of the connection
+
+	epoch uint8
 }
 
 // dial gives a client of an agent that answers each request as answer says, until that fails.
@@ -39,6 +41,7 @@ func dial(t testing.TB, answer func(conn *wire.Conn, q request) error) *agent.Cl
 			}
 			q := request{fds: fds, raw: fd}
 			if q.op, q.id, q.r, err = wire.Read(b); err == nil {
+				q.epoch = wire.Epoch(b)
 				err = answer(conn, q)
 			}
 			wire.CloseAll(fds)
