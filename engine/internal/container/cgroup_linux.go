@@ -201,7 +201,7 @@ func readTransfers(m cgroups.Manager) (device uint64, n int64, err error) {
 	n = -1
 	for _, file := range transferFiles(m) {
 		data, err := os.ReadFile(file)
-		if errors.Is(err, fs.ErrNotExist) {
+		if isGone(err) {
 			continue
 		}
 		if err != nil {
