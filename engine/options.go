@@ -56,7 +56,7 @@ type Limits struct {
 	// for more waits. Others would have to, too, as the kernel's threads that carry a disk's transfers count for nobody's
 	// CPUs. It needs the cgroup controller io (blkio in version 1), without which Create is errors.ErrUnsupported unless
 	// DiskIOPS or Disk is negative. Without Disk there is no such limit. Where a sandbox reads the template, or a Mount,
-	// it doesn't count.
+	// it doesn't count, and in version 1 neither does what the kernel writes back later of the page cache.
 	DiskIOPS int
 }
 

@@ -170,9 +170,16 @@ func limitTCP(m cgroups.Manager, memory int64) error {
 
 // limitTransfers adds to r how often a device is read, and written, in a second.
 func limitTransfers(m cgroups.Manager, r *cgroups.Resources, device uint64, n int64) error {
-	if _, err := os.Stat(transferFiles(m)[0]); err != nil {
-		return fmt.Errorf("%w: transfers of the disk can't be limited: there is no controller for them (%v): boot with the cgroup "+
-			"controller io, which is blkio in version 1; or ask for a sandbox without this limit, Limits.DiskIOPS: -1", errors.ErrUnsupported, err)
+	dir, names := transferFiles(m)
+	if _, err := os.Stat(filepath.Join(dir, names[0])); dir == "" || err != nil {
+		switch {
+		case n < 0:
+			return nil
+		case !m.Exists():
+			return fs.ErrNotExist
+		}
+		return fmt.Errorf("%w: transfers of the disk can't be limited: there is no controller for them: boot with the cgroup "+
+			"controller io, which is blkio in version 1; or ask for a sandbox without this limit, Limits.DiskIOPS: -1", errors.ErrUnsupported)
 	}
 	if n < 0 {
 		n = unlimited
@@ -186,34 +193,36 @@ func limitTransfers(m cgroups.Manager, r *cgroups.Resources, device uint64, n in
 const unlimited = math.MaxUint32
 
 // transferFiles are those of a cgroup that say how often devices are read, and written: a line for each,
-// "7:1 4000" or "7:1 rbps=max wbps=max riops=4000 wiops=4000".
-func transferFiles(m cgroups.Manager) [2]string {
+// "7:1 4000" or "7:1 rbps=max wbps=max riops=4000 wiops=4000". Without the controller of version 1 there is no directory.
+func transferFiles(m cgroups.Manager) (dir string, names []string) {
 	if cgroups.IsCgroup2UnifiedMode() {
-		file := filepath.Join(m.Path(""), "io.max")
-		return [2]string{file, file}
+		return m.Path(""), []string{"io.max"}
 	}
-	dir := m.Path("blkio")
-	return [2]string{filepath.Join(dir, "blkio.throttle.read_iops_device"), filepath.Join(dir, "blkio.throttle.write_iops_device")}
+	return m.Path("blkio"), []string{"blkio.throttle.read_iops_device", "blkio.throttle.write_iops_device"}
 }
 
 // readTransfers reads how often the one device with a limit is read or written at most, and its number.
 func readTransfers(m cgroups.Manager) (device uint64, n int64, err error) {
 	n = -1
-	for _, file := range transferFiles(m) {
-		data, err := os.ReadFile(file)
+	dir, names := transferFiles(m)
+	if dir == "" {
+		return 0, n, nil
+	}
+	for _, name := range names {
+		data, err := cgroups.ReadFile(dir, name)
 		if isGone(err) {
 			continue
 		}
 		if err != nil {
 			return 0, 0, err
 		}
-		fields := strings.Fields(string(data))
+		fields := strings.Fields(data)
 		if len(fields) == 0 {
 			continue
 		}
 		var major, minor uint32
 		if _, err := fmt.Sscanf(fields[0], "%d:%d", &major, &minor); err != nil {
-			return 0, 0, fmt.Errorf("%s: %w", filepath.Base(file), err)
+			return 0, 0, fmt.Errorf("%s: %w", name, err)
 		}
 		device = unix.Mkdev(major, minor)
 		for _, field := range fields[1:] {
@@ -357,29 +366,29 @@ func killAll(m cgroups.Manager, pids []int) error {
 	if err := thaw(m); err != nil {
 		return err
 	}
-	if err := hasten(m); err != nil {
-		return err
-	}
+	herr := hasten(m) // which only matters if they don't end
 	for _, fd := range fds {
 		if err := waitPidfd(fd, killTimeout); err != nil {
-			return err
+			return errors.Join(err, herr)
 		}
 	}
 	return nil
 }
 
 // hasten takes away the limit on transfers. A process doesn't end before those that it has asked for, which may have to
-// wait for it.
+// wait for it. It doesn't set it by the manager: another sandbox's limit may be in the way there for long, see set.
 func hasten(m cgroups.Manager) error {
 	device, n, err := readTransfers(m)
-	if err == nil && n >= 0 {
-		r := &cgroups.Resources{SkipDevices: true}
-		if err = limitTransfers(m, r, device, -1); err == nil {
-			err = set(m, r)
-		}
+	if err != nil || n < 0 {
+		return err
 	}
-	if isGone(err) || errors.Is(err, errors.ErrUnsupported) { // another was faster to remove the cgroup
-		return nil
+	value := " 0"
+	if cgroups.IsCgroup2UnifiedMode() {
+		value = " riops=max wiops=max"
+	}
+	dir, names := transferFiles(m)
+	for _, name := range names {
+		err = errors.Join(err, cgroups.WriteFile(dir, name, fmt.Sprintf("%d:%d%s", unix.Major(device), unix.Minor(device), value)))
 	}
 	return err
 }
