@@ -28,7 +28,7 @@ func (c *Client) Attach(ctx context.Context, pid int) (_ *Process, path string, 
 		}
 		return nil, "", nil, err
 	}
-	wire.CloseAll(rep.fds)
+	c.discard(rep.fds)
 	path, args = rep.r.Text(), rep.r.Texts()
 	if rep.r.Done() != nil {
 		c.forget(id)
@@ -74,7 +74,7 @@ func (c *Client) Processes(ctx context.Context) ([]wire.Process, error) {
 		if err != nil {
 			return nil, err
 		}
-		wire.CloseAll(rep.fds)
+		c.discard(rep.fds)
 		for rep.r.More() {
 			p := wire.ReadProcess(rep.r)
 			if rep.r.Err() != nil || p.PID <= after || p.PID > maxPID || p.PPID < 0 || p.PPID > maxPID || len(list) == maxProcesses {

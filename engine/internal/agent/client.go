@@ -52,8 +52,11 @@ type Client struct {
 	read chan struct{} // closed when the reader has stopped
 	rest atomic.Int32  // for how many calls spin isn't worth it
 
-	taking sync.Mutex // held to receive a message and to hand it out, before mu
-	buf    []byte     // that of a message
+	taking chan struct{} // has an element while somebody receives a message and hands it out, before mu
+	buf    []byte        // that of a message
+
+	discardMu sync.Mutex
+	discards  []int // to be closed; not nil while somebody does
 
 	mu      sync.Mutex
 	next    uint32
@@ -85,11 +88,12 @@ func Dial(dir *os.File) (*Client, error) {
 		return nil, err
 	}
 	c := &Client{
-		conn:  conn,
-		read:  make(chan struct{}),
-		buf:   make([]byte, wire.MaxMessage),
-		calls: map[uint32]call{},
-		exits: map[uint32]chan<- wire.Exit{},
+		conn:   conn,
+		read:   make(chan struct{}),
+		taking: make(chan struct{}, 1),
+		buf:    make([]byte, wire.MaxMessage),
+		calls:  map[uint32]call{},
+		exits:  map[uint32]chan<- wire.Exit{},
 	}
 	go c.receive()
 	return c, nil
@@ -134,22 +138,83 @@ func (c *Client) fail(err error, last bool) {
 func (c *Client) receive() {
 	defer close(c.read)
 	for {
-		if err := c.conn.Await(c.take); err != nil {
+		var b []byte
+		var fds []int
+		err := c.conn.Await(func() (err error) {
+			c.taking <- struct{}{}
+			if b, fds, err = c.conn.TryRecv(c.buf); err != nil {
+				<-c.taking
+			}
+			return err
+		})
+		if err == nil {
+			err = c.deliver(b, fds)
+			<-c.taking
+		}
+		if err != nil {
 			c.end(err)
 			return
 		}
 	}
 }
 
-// take hands out one message, if there is one.
+// take hands out one message, if there is one and nobody else does.
 func (c *Client) take() error {
-	c.taking.Lock()
-	defer c.taking.Unlock()
+	select {
+	case c.taking <- struct{}{}:
+		defer func() { <-c.taking }()
+		return c.takeNext()
+	default:
+		return wire.ErrNoMessage
+	}
+}
+
+// takeNext hands out one message, if there is one. The caller has taking.
+func (c *Client) takeNext() error {
 	b, fds, err := c.conn.TryRecv(c.buf)
 	if err != nil {
 		return err
 	}
 	return c.deliver(b, fds)
+}
+
+// maxDiscards is how many descriptors may wait to be closed when another message comes.
+const maxDiscards = 512
+
+// discard closes descriptors that the agent sent and nobody wants. To close one may take as long as a hostile agent likes, see
+// SO_LINGER in socket(7): nobody waits for it but one goroutine, which ends with the sandbox at the latest.
+func (c *Client) discard(fds []int) {
+	if len(fds) == 0 {
+		return
+	}
+	c.discardMu.Lock()
+	defer c.discardMu.Unlock()
+	if c.discards == nil {
+		go c.closeDiscards()
+	}
+	c.discards = append(c.discards, fds...)
+}
+
+// closeDiscards closes what discard was given until there is none left.
+func (c *Client) closeDiscards() {
+	for {
+		c.discardMu.Lock()
+		fds := c.discards
+		if len(fds) == 0 {
+			c.discards = nil
+			c.discardMu.Unlock()
+			return
+		}
+		c.discards = fds[1:]
+		c.discardMu.Unlock()
+		wire.CloseAll(fds[:1])
+	}
+}
+
+func (c *Client) tooManyDiscards() bool {
+	c.discardMu.Lock()
+	defer c.discardMu.Unlock()
+	return len(c.discards) > maxDiscards
 }
 
 // end ends the connection for an error of take's.
@@ -194,10 +259,16 @@ func (c *Client) spin(answer <-chan reply) {
 // deliver hands on one message. It takes fds.
 func (c *Client) deliver(b []byte, fds []int) error {
 	op, id, r, err := wire.Read(b)
+	if c.tooManyDiscards() {
+		err = wire.ErrMessage
+	}
 	if err == nil && op == wire.OpReply {
 		return c.deliverReply(id, r, fds)
 	}
-	wire.CloseAll(fds) // of which there should be none
+	if len(fds) > 0 {
+		c.discard(fds)
+		return wire.ErrMessage
+	}
 	if err != nil {
 		return err
 	}
@@ -221,12 +292,12 @@ func (c *Client) deliver(b []byte, fds []int) error {
 func (c *Client) deliverReply(id uint32, r *wire.Reader, fds []int) error {
 	errno, stage := r.Uint(), r.Text()
 	if err := r.Err(); err != nil {
-		wire.CloseAll(fds)
+		c.discard(fds)
 		return err
 	}
 	rep := reply{r: wire.Clone(r), fds: fds}
 	if errno != 0 {
-		wire.CloseAll(fds)
+		c.discard(fds)
 		aerr := &Error{Stage: stage, Errno: syscall.Errno(errno)}
 		if rep.r.More() {
 			aerr.Path = rep.r.Text()
@@ -234,13 +305,14 @@ func (c *Client) deliverReply(id uint32, r *wire.Reader, fds []int) error {
 		rep = reply{err: aerr}
 	}
 	c.mu.Lock()
-	defer c.mu.Unlock() // who forgets a call has then either prevented its reply or got it
 	call, ok := c.calls[id]
 	delete(c.calls, id)
 	if !ok { // given up, or never asked
-		wire.CloseAll(rep.fds)
+		c.mu.Unlock()
+		c.discard(rep.fds)
 		return nil
 	}
+	defer c.mu.Unlock() // who forgets a call has then either prevented its reply or got it
 	if call.op == wire.OpHold && rep.err == nil {
 		c.resumedLocked(wire.ReadInfo(wire.Clone(rep.r)).Epoch)
 	}
@@ -304,7 +376,7 @@ func (c *Client) call(ctx context.Context, op wire.Op, exit chan<- wire.Exit, pu
 		c.forget(id)
 		select {
 		case rep := <-ch:
-			wire.CloseAll(rep.fds)
+			c.discard(rep.fds)
 		default:
 		}
 		return id, reply{}, context.Cause(ctx)
@@ -314,6 +386,7 @@ func (c *Client) call(ctx context.Context, op wire.Op, exit chan<- wire.Exit, pu
 // request makes a request, and gives where its answer comes.
 func (c *Client) request(ctx context.Context, op wire.Op, exit chan<- wire.Exit, put func(*wire.Message), fds ...int) (uint32, <-chan reply, error) {
 	ch := make(chan reply, 1)
+	c.drain(ctx)
 	err := c.lock(whilePaused(op))
 	if err != nil {
 		c.mu.Unlock()
@@ -340,7 +413,6 @@ func (c *Client) request(ctx context.Context, op wire.Op, exit chan<- wire.Exit,
 
 // lock takes mu, and gives why no request can be made.
 func (c *Client) lock(whilePaused bool) error {
-	c.drain() // another handle may have paused and resumed the sandbox: what is sent without knowing isn't done
 	c.mu.Lock()
 	if c.failure == nil && c.paused && !whilePaused {
 		return ErrPaused
@@ -348,15 +420,24 @@ func (c *Client) lock(whilePaused bool) error {
 	return c.failure
 }
 
-// drain hands out what has come, unless that is more than an agent has to say.
-func (c *Client) drain() {
-	for range 1000 {
-		if err := c.take(); err != nil {
-			if err != wire.ErrNoMessage {
-				c.end(err)
-			}
-			return
-		}
+// drainTime bounds how long drain does so.
+const drainTime = time.Millisecond
+
+// drain hands out what has come. Another handle may have paused and resumed the sandbox: the agent doesn't do what is sent
+// without knowing.
+func (c *Client) drain(ctx context.Context) {
+	select {
+	case c.taking <- struct{}{}:
+	case <-ctx.Done():
+		return
+	}
+	err := c.takeNext()
+	for began := time.Now(); err == nil && time.Since(began) < drainTime; {
+		err = c.takeNext()
+	}
+	<-c.taking
+	if err != nil && err != wire.ErrNoMessage {
+		c.end(err)
 	}
 }
 
@@ -414,7 +495,7 @@ func (c *Client) simple(ctx context.Context, op wire.Op, put func(*wire.Message)
 	if err != nil {
 		return err
 	}
-	wire.CloseAll(rep.fds)
+	c.discard(rep.fds)
 	if read != nil {
 		read(rep.r)
 	}
@@ -507,7 +588,7 @@ type Process struct {
 // the agent has answered, a command that starts after all is killed.
 func (c *Client) Start(ctx context.Context, cmd wire.Command, files ...int) (*Process, error) {
 	p, fds, err := c.start(ctx, cmd, files)
-	wire.CloseAll(fds) // of which there should be none
+	c.discard(fds)
 	return p, err
 }
 
@@ -528,7 +609,7 @@ func (c *Client) start(ctx context.Context, cmd wire.Command, files []int) (*Pro
 			rep := <-ch
 			answered()
 			p, fds, err := c.started(id, rep, exit)
-			wire.CloseAll(fds)
+			c.discard(fds)
 			if err == nil {
 				_ = p.Signal(context.Background(), syscall.SIGKILL, true)
 			}
@@ -588,7 +669,7 @@ func (c *Client) started(id uint32, rep reply, exit <-chan wire.Exit) (*Process,
 	}
 	pid := rep.r.Uint()
 	if rep.r.Done() != nil || pid == 0 || pid > maxPID {
-		wire.CloseAll(rep.fds)
+		c.discard(rep.fds)
 		c.forget(id)
 		return nil, nil, errReply
 	}

@@ -22,10 +22,19 @@ func (c *Client) Open(name string, flags int, perm uint32) (*os.File, error) {
 	}
 	wire.ReadStat(rep.r)
 	if rep.r.Done() != nil || len(rep.fds) != 1 {
-		wire.CloseAll(rep.fds)
+		c.discard(rep.fds)
 		return nil, errReply
 	}
-	return received(rep.fds[0], name)
+	return c.received(rep, name)
+}
+
+// received makes a file of the descriptor of a reply.
+func (c *Client) received(rep reply, name string) (*os.File, error) {
+	f, err := received(rep.fds[0], name)
+	if err != nil {
+		c.discard(rep.fds)
+	}
+	return f, err
 }
 
 // ReadDir lists entries of an open directory for fsapi.
@@ -34,7 +43,7 @@ func (c *Client) ReadDir(dir *os.File) (list []fsapi.Entry, err error) {
 	if err != nil {
 		return nil, fileError(err)
 	}
-	wire.CloseAll(rep.fds)
+	c.discard(rep.fds)
 	if rep.r.Uint() == 0 {
 		if rep.r.Done() != nil {
 			return nil, errReply
@@ -85,7 +94,7 @@ func (c *Client) callWith(f *os.File, op wire.Op, put func(*wire.Message)) (rep 
 // Fstat describes an open file for fsapi.
 func (c *Client) Fstat(f *os.File) (fsapi.Stat, error) {
 	rep, err := c.callWith(f, wire.OpFstat, nil)
-	return readStat(rep, err)
+	return c.readStat(rep, err)
 }
 
 // Stat describes a file for fsapi.
@@ -96,14 +105,14 @@ func (c *Client) Lstat(name string) (fsapi.Stat, error) { return c.stat(name, tr
 
 func (c *Client) stat(name string, nofollow bool) (fsapi.Stat, error) {
 	_, rep, err := c.call(context.Background(), wire.OpStat, nil, func(m *wire.Message) { m.Text(name).Bool(nofollow) })
-	return readStat(rep, err)
+	return c.readStat(rep, err)
 }
 
-func readStat(rep reply, err error) (fsapi.Stat, error) {
+func (c *Client) readStat(rep reply, err error) (fsapi.Stat, error) {
 	if err != nil {
 		return fsapi.Stat{}, fileError(err)
 	}
-	wire.CloseAll(rep.fds)
+	c.discard(rep.fds)
 	st := fsapi.Stat(wire.ReadStat(rep.r))
 	if rep.r.Done() != nil {
 		return fsapi.Stat{}, errReply
@@ -184,7 +193,7 @@ func (c *Client) SetAttr(f *os.File, attr fsapi.Attr) error {
 	if err != nil {
 		return fileError(err)
 	}
-	wire.CloseAll(rep.fds)
+	c.discard(rep.fds)
 	if rep.r.Done() != nil {
 		return errReply
 	}
@@ -206,13 +215,13 @@ func (c *Client) Place(dir *os.File, p fsapi.Place) (*os.File, error) {
 		want = 1
 	}
 	if rep.r.Done() != nil || len(rep.fds) != want {
-		wire.CloseAll(rep.fds)
+		c.discard(rep.fds)
 		return nil, errReply
 	}
 	if want == 0 {
 		return nil, nil
 	}
-	return received(rep.fds[0], p.Name)
+	return c.received(rep, p.Name)
 }
 
 // fileError is the errno that the agent answered, or err.

@@ -196,8 +196,6 @@ func FuzzAnswers(f *testing.F) {
 		}
 		c.Close(agent.ErrClosed)
 		<-served
-		if after := openFiles(t); after != before {
-			t.Errorf("%s: %d descriptors are open, %d were", m.name, after, before)
-		}
+		checkFiles(t, before)
 	})
 }

@@ -12,16 +12,6 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// descriptors is how many this process has open.
-func openDescriptors(t *testing.T) int {
-	t.Helper()
-	entries, err := os.ReadDir("/proc/self/fd")
-	if err != nil {
-		t.Fatal(err)
-	}
-	return len(entries)
-}
-
 // TestHostileTerminal is sent what is no terminal's master. The host neither takes it for one nor keeps it.
 func TestHostileTerminal(t *testing.T) {
 	regular, err := os.CreateTemp(t.TempDir(), "")
@@ -67,7 +57,7 @@ func TestHostileTerminal(t *testing.T) {
 			c := dial(t, func(conn *wire.Conn, q request) error {
 				return conn.Send(reply(q.id).Uint(tt.pid).Bytes(), tt.fds...)
 			})
-			before := openDescriptors(t)
+			before := openFiles(t)
 			p, f, err := c.StartPTY(t.Context(), wire.Command{Path: "sh", PTY: true})
 			if ok := err == nil; ok != tt.ok || ok != (p != nil && f != nil) {
 				t.Errorf("got %v, %v, %v, want ok %v", p, f, err, tt.ok)
@@ -75,9 +65,7 @@ func TestHostileTerminal(t *testing.T) {
 			if f != nil {
 				_ = f.Close()
 			}
-			if after := openDescriptors(t); after != before {
-				t.Errorf("%d descriptors open, want %d", after, before)
-			}
+			checkFiles(t, before)
 		})
 	}
 }

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"net"
 	"os"
 	"path/filepath"
 	"runtime"
@@ -290,6 +291,73 @@ func hostileKinds(t *testing.T) []made {
 		add(name+" by its path", fd, err)
 	}
 	return append(list, made{name: "standard input", fd: 0})
+}
+
+// TestSlowClose has an agent send sockets that take long to close, of which it keeps none.
+func TestSlowClose(t *testing.T) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	var peers []net.Conn
+	var closing sync.WaitGroup
+	linger := func() int {
+		c, err := net.Dial("tcp", l.Addr().String())
+		if err != nil {
+			t.Error(err)
+			return -1
+		}
+		defer c.Close()
+		peer, err := l.Accept()
+		if err != nil {
+			t.Error(err)
+			return -1
+		}
+		peers = append(peers, peer)
+		_ = c.SetWriteDeadline(time.Now().Add(50 * time.Millisecond))
+		for err == nil { // more than its peer, which doesn't read, has room for
+			_, err = c.Write(make([]byte, 1<<20))
+		}
+		f, err := c.(*net.TCPConn).File()
+		if err != nil {
+			t.Error(err)
+			return -1
+		}
+		defer f.Close()
+		fd, err := unix.FcntlInt(f.Fd(), unix.F_DUPFD_CLOEXEC, 0)
+		if err == nil {
+			err = unix.SetsockoptLinger(fd, unix.SOL_SOCKET, unix.SO_LINGER, &unix.Linger{Onoff: 1, Linger: 3600})
+		}
+		if err != nil {
+			t.Error(err)
+		}
+		return fd
+	}
+	for name, id := range map[string]uint32{"answer": 0, "answer to nobody": 1 << 30} {
+		t.Run(name, func(t *testing.T) {
+			c := dial(t, func(conn *wire.Conn, q request) error {
+				fd := linger()
+				err := conn.Send(reply(q.id+id).Bytes(), fd)
+				closing.Go(func() { _ = unix.Close(fd) }) // which may be the last
+				if err == nil && id > 0 {
+					err = conn.Send(reply(q.id).Bytes())
+				}
+				return err
+			})
+			for range 3 {
+				ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+				if _, err := c.KeepAlive(ctx, time.Second); errors.Is(err, context.DeadlineExceeded) {
+					t.Errorf("the call had to wait: %v", err)
+				}
+				cancel()
+			}
+		})
+	}
+	for _, peer := range peers {
+		_ = peer.Close()
+	}
+	closing.Wait()
 }
 
 // TestMisbehaviour has each method of a client ask an agent that does each thing it should not. Whatever that is,

@@ -14,12 +14,13 @@ func (c *Client) StartPTY(ctx context.Context, cmd wire.Command) (*Process, *os.
 		return nil, nil, err
 	}
 	if len(fds) != 1 {
-		wire.CloseAll(fds)
+		c.discard(fds)
 		c.forget(p.id)
 		return nil, nil, errReply
 	}
 	f, err := master(fds[0])
 	if err != nil {
+		c.discard(fds)
 		c.forget(p.id)
 		return nil, nil, err
 	}

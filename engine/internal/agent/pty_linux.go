@@ -9,15 +9,13 @@ import (
 // masterDev is the device of a terminal's master, see pty(7).
 var masterDev = unix.Mkdev(5, 2)
 
-// master takes what an agent sent as a terminal's master. What is none is an error.
+// master makes a file of what an agent sent as a terminal's master. What is none is an error.
 func master(fd int) (*os.File, error) {
 	var st unix.Stat_t
 	if err := unix.Fstat(fd, &st); err != nil || st.Mode&unix.S_IFMT != unix.S_IFCHR || uint64(st.Rdev) != masterDev {
-		_ = unix.Close(fd)
 		return nil, errReply
 	}
 	if err := unix.SetNonblock(fd, true); err != nil { // for deadlines, and so that Close ends a Read
-		_ = unix.Close(fd)
 		return nil, os.NewSyscallError("fcntl", err)
 	}
 	return os.NewFile(uintptr(fd), "pty"), nil

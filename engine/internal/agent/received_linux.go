@@ -23,14 +23,9 @@ var notToWrite = map[int64]bool{
 	unix.NSFS_MAGIC:          true,
 }
 
-// received makes a file of a descriptor that the agent sent, which it takes, if it is a regular file or a
-// directory, and no file to write that is the kernel's.
-func received(fd int, name string) (_ *os.File, err error) {
-	defer func() {
-		if err != nil {
-			_ = unix.Close(fd)
-		}
-	}()
+// received makes a file of a descriptor that the agent sent if it is a regular file or a directory, and no file to
+// write that is the kernel's.
+func received(fd int, name string) (*os.File, error) {
 	var st unix.Stat_t
 	if err := unix.Fstat(fd, &st); err != nil {
 		return nil, err

@@ -36,10 +36,14 @@ func (c *Client) socket(ctx context.Context, op wire.Op, so wire.Socket) (*os.Fi
 		return nil, socketError(err)
 	}
 	if rep.r.Done() != nil || len(rep.fds) != 1 {
-		wire.CloseAll(rep.fds)
+		c.discard(rep.fds)
 		return nil, errReply
 	}
-	return takeSocket(rep.fds[0], so, op == wire.OpListen)
+	f, err := takeSocket(rep.fds[0], so, op == wire.OpListen)
+	if err != nil {
+		c.discard(rep.fds)
+	}
+	return f, err
 }
 
 // socketError names the system call that failed in the agent.

@@ -10,14 +10,13 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// takeSocket makes a file of the descriptor unsafeFD, which it takes, if it is the socket that was asked for.
+// takeSocket makes a file of the descriptor unsafeFD if it is the socket that was asked for.
 func takeSocket(unsafeFD int, so wire.Socket, listening bool) (*os.File, error) {
 	err := checkSocket(unsafeFD, so, listening)
 	if err == nil {
 		err = os.NewSyscallError("fcntl", unix.SetNonblock(unsafeFD, true))
 	}
 	if err != nil {
-		_ = unix.Close(unsafeFD)
 		return nil, err
 	}
 	return os.NewFile(uintptr(unsafeFD), so.Net), nil

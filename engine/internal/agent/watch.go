@@ -26,7 +26,7 @@ func (c *Client) Watch() (fsapi.Watcher, error) {
 	defer theirs.Close()
 	id, rep, err := c.call(context.Background(), wire.OpWatch, nil, nil, int(theirs.Fd()))
 	if err == nil {
-		wire.CloseAll(rep.fds)
+		c.discard(rep.fds)
 		if rep.r.Done() != nil {
 			err = errReply
 		}
@@ -54,7 +54,7 @@ func (w *watcher) Remove(wd int32) error {
 // Next waits for events. What the agent sends is looked at before it is used.
 func (w *watcher) Next() (list []fsapi.RawEvent, err error) {
 	b, fds, err := w.conn.Recv(w.buf)
-	wire.CloseAll(fds)
+	w.c.discard(fds)
 	if err == io.EOF {
 		return nil, w.ended()
 	}

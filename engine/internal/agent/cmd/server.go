@@ -4,6 +4,7 @@ package main
 
 import (
 	"os"
+	"runtime"
 	"sync"
 	"time"
 
@@ -43,6 +44,7 @@ type conn struct {
 	settings *settings     // nil: not a handle
 	aside    chan struct{} // has an element for each request under way that may take long
 	soon     bool          // the last request came soon after the answer to the one before
+	rest     int           // for how many requests spin isn't worth it
 
 	mu       sync.Mutex
 	commands map[uint32]*command // by the number of the request that started them, or attached to them
@@ -129,6 +131,8 @@ const (
 	spinTime = 50 * time.Microsecond
 	// soonTime is how long one may take that was waited for, for the next to be looked for. Two threads were woken meanwhile.
 	soonTime = 150 * time.Microsecond
+	// spinRest is for how many requests nobody looks once it was in vain.
+	spinRest = 8
 )
 
 // spinning is held by the one connection that looks for a request.
@@ -141,12 +145,13 @@ func (c *conn) next(buf []byte) (b []byte, fds []int, err error) {
 		if b, fds, err = c.spin(buf); err != wire.ErrNoMessage {
 			return b, fds, err
 		}
-		c.soon = false
+		c.soon, c.rest = false, spinRest
 		return c.w.Recv(buf)
 	}
 	answered := time.Now()
 	b, fds, err = c.w.Recv(buf)
-	c.soon = time.Since(answered) < soonTime
+	c.rest--
+	c.soon = c.rest < 0 && runtime.NumCPU() > 1 && time.Since(answered) < soonTime
 	return b, fds, err
 }
 
