@@ -47,13 +47,20 @@ func ask([]string) error {
 	return err
 }
 
-// TestDiskIOPSEnd ends sandboxes whose transfers would take a minute.
+// TestDiskIOPSEnd ends and pauses sandboxes whose transfers would take a minute.
 func TestDiskIOPSEnd(t *testing.T) {
 	t.Parallel()
 	eng := open(t, "")
 	for name, end := range map[string]func(*engine.Sandbox) error{
 		"close": (*engine.Sandbox).Close,
 		"kill":  func(sb *engine.Sandbox) error { return sb.Kill(t.Context()) },
+		"pause": func(sb *engine.Sandbox) error {
+			err := errors.Join(sb.Pause(t.Context()), sb.Resume(t.Context()))
+			if p, perr := sb.Posture(t.Context()); perr != nil || p.Limits.DiskIOPS != 100 {
+				t.Errorf("after a pause the kernel says %d, %v, want 100", p.Limits.DiskIOPS, perr)
+			}
+			return errors.Join(err, sb.Close())
+		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			self, err := os.Executable()

@@ -30,6 +30,12 @@ func (s *Sandbox) setLimits(ctx context.Context, l Limits) error {
 		if err != nil {
 			return err
 		}
+		if f.Disk == 0 {
+			if l.DiskIOPS > 0 {
+				return invalid("Limits.DiskIOPS", "%d; the sandbox was created without Limits.Disk", l.DiskIOPS)
+			}
+			l.DiskIOPS = 0
+		}
 		if err := s.setOpenFiles(ctx, l.OpenFiles, f.Limits.OpenFiles); err != nil {
 			return err
 		}
@@ -37,12 +43,6 @@ func (s *Sandbox) setLimits(ctx context.Context, l Limits) error {
 			return err
 		}
 		l.OpenFiles = 0
-		if f.Disk == 0 {
-			if l.DiskIOPS > 0 {
-				return invalid("Limits.DiskIOPS", "%d; the sandbox was created without Limits.Disk", l.DiskIOPS)
-			}
-			l.DiskIOPS = 0
-		}
 		if l == (Limits{}) {
 			return nil
 		}

@@ -382,13 +382,21 @@ func hasten(m cgroups.Manager) error {
 	if err != nil || n < 0 {
 		return err
 	}
-	value := " 0"
+	return writeTransfers(m, device, -1)
+}
+
+// writeTransfers sets the limit on transfers of a device; negative: none.
+func writeTransfers(m cgroups.Manager, device uint64, n int64) (err error) {
+	if n < 0 {
+		n = unlimited
+	}
+	format := "%d:%d %d"
 	if cgroups.IsCgroup2UnifiedMode() {
-		value = " riops=max wiops=max"
+		format = "%d:%d riops=%d wiops=%[3]d"
 	}
 	dir, names := transferFiles(m)
 	for _, name := range names {
-		err = errors.Join(err, cgroups.WriteFile(dir, name, fmt.Sprintf("%d:%d%s", unix.Major(device), unix.Minor(device), value)))
+		err = errors.Join(err, cgroups.WriteFile(dir, name, fmt.Sprintf(format, unix.Major(device), unix.Minor(device), n)))
 	}
 	return err
 }
@@ -447,10 +455,21 @@ func Freeze(id string) error {
 	if err != nil {
 		return err
 	}
-	if err := m.Freeze(cgroups.Frozen); err != nil {
+	// A process isn't frozen while it waits for a transfer.
+	device, n, err := readTransfers(m)
+	if err == nil {
+		err = hasten(m)
+	}
+	if err != nil {
 		return fmt.Errorf("freeze: %w", err)
 	}
-	return nil
+	if err = m.Freeze(cgroups.Frozen); err != nil {
+		err = fmt.Errorf("freeze: %w", err)
+	}
+	if n >= 0 {
+		err = errors.Join(err, writeTransfers(m, device, n))
+	}
+	return err
 }
 
 // Thaw lets the processes of a sandbox go on.
