@@ -143,6 +143,7 @@ func (c *Client) receive() {
 		err := c.conn.Await(func() (err error) {
 			c.taking <- struct{}{}
 			if b, fds, err = c.conn.TryRecv(c.buf); err != nil {
+				c.discard(fds)
 				<-c.taking
 			}
 			return err
@@ -173,6 +174,7 @@ func (c *Client) take() error {
 func (c *Client) takeNext() error {
 	b, fds, err := c.conn.TryRecv(c.buf)
 	if err != nil {
+		c.discard(fds)
 		return err
 	}
 	return c.deliver(b, fds)
@@ -182,7 +184,7 @@ func (c *Client) takeNext() error {
 const maxDiscards = 512
 
 // discard closes descriptors that the agent sent and nobody wants. To close one may take as long as a hostile agent likes, see
-// SO_LINGER in socket(7): nobody waits for it but one goroutine, which ends with the sandbox at the latest.
+// SO_LINGER in socket(7): nobody waits for it but one goroutine.
 func (c *Client) discard(fds []int) {
 	if len(fds) == 0 {
 		return
@@ -373,13 +375,18 @@ func (c *Client) call(ctx context.Context, op wire.Op, exit chan<- wire.Exit, pu
 		}
 		return id, rep, rep.err
 	case <-ctx.Done():
-		c.forget(id)
-		select {
-		case rep := <-ch:
-			c.discard(rep.fds)
-		default:
-		}
+		c.giveUp(id, ch)
 		return id, reply{}, context.Cause(ctx)
+	}
+}
+
+// giveUp forgets a request, and its answer if that has come.
+func (c *Client) giveUp(id uint32, answer <-chan reply) {
+	c.forget(id)
+	select {
+	case rep := <-answer:
+		c.discard(rep.fds)
+	default:
 	}
 }
 
@@ -405,7 +412,7 @@ func (c *Client) request(ctx context.Context, op wire.Op, exit chan<- wire.Exit,
 		put(m)
 	}
 	if err := c.send(ctx, id, m, fds); err != nil {
-		c.forget(id)
+		c.giveUp(id, ch)
 		return 0, nil, err
 	}
 	return id, ch, nil
@@ -443,6 +450,11 @@ func (c *Client) drain(ctx context.Context) {
 
 // post makes a small request whose answer nobody waits for, nor that an agent takes it which is slow to read.
 func (c *Client) post(op wire.Op, put func(*wire.Message)) error {
+	for began := time.Now(); time.Since(began) < drainTime; { // as drain, but for who else is about to
+		if err := c.take(); err != nil {
+			break
+		}
+	}
 	err := c.lock(false)
 	c.next++
 	id := c.next

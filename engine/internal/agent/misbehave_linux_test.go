@@ -334,13 +334,24 @@ func TestSlowClose(t *testing.T) {
 		}
 		return fd
 	}
-	for name, id := range map[string]uint32{"answer": 0, "answer to nobody": 1 << 30} {
-		t.Run(name, func(t *testing.T) {
+	for _, tt := range []struct {
+		name string
+		id   uint32 // of the request that is answered, beside the real one
+		fds  int
+	}{
+		{"answer", 0, 1},
+		{"answer to nobody", 1 << 30, 1},
+		{"too many", 0, wire.MaxFiles + 2},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
 			c := dial(t, func(conn *wire.Conn, q request) error {
-				fd := linger()
-				err := conn.Send(reply(q.id+id).Bytes(), fd)
-				closing.Go(func() { _ = unix.Close(fd) }) // which may be the last
-				if err == nil && id > 0 {
+				var fds []int
+				for range tt.fds {
+					fds = append(fds, linger())
+				}
+				err := raw(q, reply(q.id+tt.id).Bytes(), fds)
+				closing.Go(func() { wire.CloseAll(fds) }) // which may be the last
+				if err == nil && tt.id > 0 {
 					err = conn.Send(reply(q.id).Bytes())
 				}
 				return err

@@ -53,13 +53,21 @@ func (w *watcher) Remove(wd int32) error {
 
 // Next waits for events. What the agent sends is looked at before it is used.
 func (w *watcher) Next() (list []fsapi.RawEvent, err error) {
-	b, fds, err := w.conn.Recv(w.buf)
+	var b []byte
+	var fds []int
+	err = w.conn.Await(func() (err error) {
+		b, fds, err = w.conn.TryRecv(w.buf)
+		return err
+	})
 	w.c.discard(fds)
 	if err == io.EOF {
 		return nil, w.ended()
 	}
 	if err != nil {
 		return nil, err
+	}
+	if len(fds) > 0 {
+		return nil, errReply
 	}
 	op, _, r, err := wire.Read(b)
 	if err != nil || op != wire.OpWatch {

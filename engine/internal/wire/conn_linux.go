@@ -155,6 +155,10 @@ func (c *Conn) Recv(buf []byte) (msg []byte, fds []int, err error) {
 		msg, fds, err = c.TryRecv(buf)
 		return err
 	})
+	if err != nil {
+		CloseAll(fds)
+		fds = nil
+	}
 	return msg, fds, err
 }
 
@@ -170,16 +174,24 @@ func (c *Conn) Await(try func() error) (err error) {
 	return err
 }
 
-// TryRecv is Recv, but is ErrNoMessage if it would have to wait.
+// maxRights is how many descriptors the kernel passes with a message, SCM_MAX_FD of unix(7). What a buffer has no room for it
+// closes before it returns, however long that takes.
+const maxRights = 253
+
+// TryRecv is Recv, but is ErrNoMessage if it would have to wait. The descriptors are the caller's with ErrMessage, too.
 func (c *Conn) TryRecv(buf []byte) (msg []byte, fds []int, err error) {
-	oob := make([]byte, unix.CmsgSpace(4*MaxFiles))
+	oob := make([]byte, unix.CmsgSpace(4*maxRights))
 	var n, oobn, flags int
-	cerr := c.rc.Control(func(fd uintptr) {
+	recv := func(fd uintptr) {
 		err = ignoringEINTR(func() (err error) {
 			n, oobn, flags, _, err = unix.Recvmsg(int(fd), buf, oob, unix.MSG_CMSG_CLOEXEC)
 			return err
 		})
-	})
+	}
+	cerr := c.rc.Control(recv)
+	if cerr == nil && err == unix.ECONNRESET { // told once; what was sent before comes after that
+		cerr = c.rc.Control(recv)
+	}
 	switch {
 	case cerr != nil:
 		return nil, nil, cerr
@@ -194,14 +206,10 @@ func (c *Conn) TryRecv(buf []byte) (msg []byte, fds []int, err error) {
 		fds = parseRights(oob[:oobn])
 	}
 	switch {
-	case flags&(unix.MSG_TRUNC|unix.MSG_CTRUNC) != 0:
-		err = ErrMessage
+	case flags&(unix.MSG_TRUNC|unix.MSG_CTRUNC) != 0, len(fds) > MaxFiles, n == 0 && len(fds) > 0:
+		return nil, fds, ErrMessage
 	case n == 0:
-		err = io.EOF
-	}
-	if err != nil {
-		CloseAll(fds)
-		return nil, nil, err
+		return nil, nil, io.EOF
 	}
 	return buf[:n], fds, nil
 }

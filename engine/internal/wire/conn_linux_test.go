@@ -217,7 +217,7 @@ func TestRecvRefuses(t *testing.T) {
 		{"larger than the buffer", make([]byte, 101), 0, 100, wire.ErrMessage},
 		{"larger, with descriptors", make([]byte, wire.MaxMessage+1), wire.MaxFiles, wire.MaxMessage, wire.ErrMessage},
 		{"empty", nil, 0, 100, io.EOF},
-		{"empty, with descriptors", nil, 2, 100, io.EOF},
+		{"empty, with descriptors", nil, 2, 100, wire.ErrMessage},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {

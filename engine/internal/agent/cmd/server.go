@@ -117,6 +117,7 @@ func (c *conn) serve() {
 	for {
 		b, fds, err := c.next(buf)
 		if err != nil {
+			wire.CloseAll(fds)
 			return
 		}
 		if c.dispatch(b, fds) != nil {
