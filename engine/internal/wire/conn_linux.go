@@ -8,16 +8,44 @@ import (
 	"strconv"
 	"syscall"
 	"time"
+	"unsafe"
 
 	"golang.org/x/sys/unix"
 )
 
-// A Conn is one end of a connection. Send may be called from any goroutine, and so may TryRecv, Recv and Await from one at
-// a time.
+// A Conn is one end of a connection. Send may be called from any goroutine; Recv and Await from one at a time, and so
+// TryRecv.
 type Conn struct {
 	f    *os.File
 	rc   syscall.RawConn
 	turn chan struct{} // has an element while somebody waits for the queue
+
+	in      incoming
+	recvmsg func(fd uintptr) // in.recvmsg
+}
+
+// incoming is what is received, and where to. It is kept, and the system call made without package unix, for TryRecv to make
+// no garbage: who looks for a message does so thousands of times.
+type incoming struct {
+	buf, oob []byte
+	iov      unix.Iovec
+	hdr      unix.Msghdr
+	n        int
+	errno    syscall.Errno
+}
+
+func (in *incoming) recvmsg(fd uintptr) {
+	for {
+		in.iov.Base = unsafe.SliceData(in.buf)
+		in.iov.SetLen(len(in.buf))
+		in.hdr = unix.Msghdr{Iov: &in.iov, Control: unsafe.SliceData(in.oob)}
+		in.hdr.SetIovlen(1)
+		in.hdr.SetControllen(len(in.oob))
+		n, _, errno := unix.Syscall(unix.SYS_RECVMSG, fd, uintptr(unsafe.Pointer(&in.hdr)), unix.MSG_CMSG_CLOEXEC)
+		if in.n, in.errno = int(n), errno; errno != unix.EINTR {
+			return
+		}
+	}
 }
 
 // NewConn makes a Conn of a connected socket, which it takes.
@@ -32,7 +60,10 @@ func NewConn(fd int) (*Conn, error) {
 		_ = f.Close()
 		return nil, err
 	}
-	return &Conn{f, rc, make(chan struct{}, 1)}, nil
+	c := &Conn{f: f, rc: rc, turn: make(chan struct{}, 1)}
+	c.in.oob = make([]byte, unix.CmsgSpace(4*maxRights))
+	c.recvmsg = c.in.recvmsg
+	return c, nil
 }
 
 // Dial connects to the socket name in the directory dir, whatever the length of dir's path.
@@ -180,38 +211,32 @@ const maxRights = 253
 
 // TryRecv is Recv, but is ErrNoMessage if it would have to wait. The descriptors are the caller's with ErrMessage, too.
 func (c *Conn) TryRecv(buf []byte) (msg []byte, fds []int, err error) {
-	oob := make([]byte, unix.CmsgSpace(4*maxRights))
-	var n, oobn, flags int
-	recv := func(fd uintptr) {
-		err = ignoringEINTR(func() (err error) {
-			n, oobn, flags, _, err = unix.Recvmsg(int(fd), buf, oob, unix.MSG_CMSG_CLOEXEC)
-			return err
-		})
-	}
-	cerr := c.rc.Control(recv)
-	if cerr == nil && err == unix.ECONNRESET { // told once; what was sent before comes after that
-		cerr = c.rc.Control(recv)
+	in := &c.in
+	in.buf = buf
+	cerr := c.rc.Control(c.recvmsg)
+	if cerr == nil && in.errno == unix.ECONNRESET { // told once; what was sent before comes after that
+		cerr = c.rc.Control(c.recvmsg)
 	}
 	switch {
 	case cerr != nil:
 		return nil, nil, cerr
-	case err == unix.EAGAIN:
+	case in.errno == unix.EAGAIN:
 		return nil, nil, ErrNoMessage
-	case err == unix.ECONNRESET:
+	case in.errno == unix.ECONNRESET:
 		return nil, nil, io.EOF
-	case err != nil:
-		return nil, nil, os.NewSyscallError("recvmsg", err)
+	case in.errno != 0:
+		return nil, nil, os.NewSyscallError("recvmsg", in.errno)
 	}
-	if oobn > 0 {
-		fds = parseRights(oob[:oobn])
+	if n := in.hdr.Controllen; n > 0 {
+		fds = parseRights(in.oob[:n])
 	}
 	switch {
-	case flags&(unix.MSG_TRUNC|unix.MSG_CTRUNC) != 0, len(fds) > MaxFiles, n == 0 && len(fds) > 0:
+	case in.hdr.Flags&(unix.MSG_TRUNC|unix.MSG_CTRUNC) != 0, len(fds) > MaxFiles, in.n == 0 && len(fds) > 0:
 		return nil, fds, ErrMessage
-	case n == 0:
+	case in.n == 0:
 		return nil, nil, io.EOF
 	}
-	return buf[:n], fds, nil
+	return buf[:in.n], fds, nil
 }
 
 func parseRights(oob []byte) (fds []int) {

@@ -261,6 +261,9 @@ func TestTryRecv(t *testing.T) {
 	if _, _, err := a.TryRecv(buf); err != wire.ErrNoMessage {
 		t.Errorf("before there is a message: %v, want ErrNoMessage", err)
 	}
+	if n := testing.AllocsPerRun(100, func() { _, _, _ = a.TryRecv(buf) }); n != 0 {
+		t.Errorf("to look for a message makes %v pieces of garbage", n)
+	}
 	if err := b.Send([]byte("one"), devNull(t, 1)...); err != nil {
 		t.Fatal(err)
 	}
