@@ -3,6 +3,7 @@ package engine_test
 import (
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"testing"
 	"time"
@@ -10,6 +11,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/nestbox/nestbox/engine"
+	"github.com/nestbox/nestbox/fsapi"
 )
 
 func init() { helpers["ask"] = ask }
@@ -63,32 +65,11 @@ func TestDiskIOPSEnd(t *testing.T) {
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
-			self, err := os.Executable()
-			if err != nil {
-				t.Fatal(err)
-			}
-			sb := create(t, eng, engine.CreateOptions{
-				Limits: engine.Limits{DiskIOPS: -1},
-				Mounts: []engine.Mount{{Source: self, Target: "/tmp/self"}},
-			})
-			c := sb.Command("/tmp/self")
-			c.Env = []string{helperVar + "=ask"}
-			in, ierr := c.StdinPipe()
-			out, oerr := c.StdoutPipe()
-			if err := errors.Join(ierr, oerr, c.Start()); err != nil {
-				t.Fatal(err)
-			}
-			buf := make([]byte, 64)
-			if _, err := out.Read(buf); err != nil {
-				t.Fatal(err)
-			}
-			if err := sb.SetLimits(t.Context(), engine.Limits{DiskIOPS: 100}); err != nil {
-				t.Fatal(err)
-			}
+			sb, c, in, out := inPieces(t, eng)
 			if _, err := in.Write([]byte{0}); err != nil {
 				t.Fatal(err)
 			}
-			if _, err := out.Read(buf); err != nil {
+			if _, err := out.Read(make([]byte, 64)); err != nil {
 				t.Fatal(err)
 			}
 			began := time.Now()
@@ -99,6 +80,70 @@ func TestDiskIOPSEnd(t *testing.T) {
 				t.Errorf("it took %v to end", took)
 			}
 			_ = c.Wait()
+		})
+	}
+}
+
+// inPieces gives a sandbox with a file /tmp/pieces in many pieces, whose transfers are limited then, and the guest that made it.
+func inPieces(t *testing.T, eng *engine.Engine) (sb *engine.Sandbox, guest *engine.Cmd, in io.Writer, out io.Reader) {
+	t.Helper()
+	self, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	sb = create(t, eng, engine.CreateOptions{
+		Limits: engine.Limits{DiskIOPS: -1},
+		Mounts: []engine.Mount{{Source: self, Target: "/tmp/self"}},
+	})
+	c := sb.Command("/tmp/self")
+	c.Env = []string{helperVar + "=ask"}
+	in, ierr := c.StdinPipe()
+	out, oerr := c.StdoutPipe()
+	if err := errors.Join(ierr, oerr, c.Start()); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := out.Read(make([]byte, 64)); err != nil {
+		t.Fatal(err)
+	}
+	if err := sb.SetLimits(t.Context(), engine.Limits{DiskIOPS: 100}); err != nil {
+		t.Fatal(err)
+	}
+	return sb, c, in, out
+}
+
+// TestHeavyFile has what was made to take long not hold up anything else.
+func TestHeavyFile(t *testing.T) {
+	t.Parallel()
+	eng := open(t, "")
+	for name, free := range map[string]func(fsys *fsapi.FS) error{
+		"overwrite": func(fsys *fsapi.FS) error { return fsys.WriteFile("/tmp/pieces", nil, 0o600) },
+		"remove":    func(fsys *fsapi.FS) error { return fsys.Remove("/tmp/pieces") },
+		"truncate":  func(fsys *fsapi.FS) error { return fsys.Truncate("/tmp/pieces", 0) },
+		"rename":    func(fsys *fsapi.FS) error { return fsys.Rename("/tmp/other", "/tmp/pieces") },
+	} {
+		t.Run(name, func(t *testing.T) {
+			sb, c, _, _ := inPieces(t, eng)
+			if err := sb.FS().WriteFile("/tmp/other", nil, 0o600); err != nil {
+				t.Fatal(err)
+			}
+			_ = c.Kill() // whose open file would keep what is removed
+			_ = c.Wait()
+			freed := make(chan error, 1)
+			go func() { freed <- free(sb.FS()) }()
+			for range 300 {
+				if _, err := sb.FS().ReadFile("/etc/passwd"); err != nil {
+					t.Fatal(err)
+				}
+			}
+			select {
+			case err := <-freed:
+				t.Errorf("others had to wait until that was done: %v", err)
+			default:
+			}
+			if err := sb.Kill(t.Context()); err != nil {
+				t.Error(err)
+			}
+			<-freed
 		})
 	}
 }

@@ -42,21 +42,32 @@ func (q *request) file() error {
 	case wire.OpWatchRemove:
 		return q.watchRemove()
 	}
-	call, err := q.call()
+	call, long, err := q.call()
 	if err != nil {
 		return err
 	}
 	cred := q.settings.cred
-	if q.op != wire.OpRemoveAll {
+	if !long {
 		return q.answer(cred.do(call))
 	}
 	return q.slow(func(q *request) error { return q.answer(cred.slowly(call)) })
 }
 
-// call reads the fields of a request that answers with nothing but its error.
-func (q *request) call() (func() error, error) {
+// isHeavy tells whether to free what a file has may take long. A guest can have it in many pieces, each of which is given back
+// to the host, as a transfer of the disk.
+func isHeavy(name string, nofollow bool) bool {
+	const heavy = 1 << 20 >> 9 // 1 MiB in the units of st_blocks
+	flags := 0
+	if nofollow {
+		flags = unix.AT_SYMLINK_NOFOLLOW
+	}
+	var st unix.Stat_t
+	return unix.Fstatat(unix.AT_FDCWD, name, &st, flags) == nil && st.Blocks > heavy
+}
+
+// call reads the fields of a request that answers with nothing but its error, and tells whether it may take long.
+func (q *request) call() (f func() error, long bool, err error) {
 	name := q.name()
-	var f func() error
 	switch q.op {
 	case wire.OpMkdir:
 		perm := uint32(q.r.Uint())
@@ -65,12 +76,12 @@ func (q *request) call() (func() error, error) {
 		perm := fileMode(uint32(q.r.Uint()))
 		f = func() error { return os.MkdirAll(name, perm) }
 	case wire.OpRemove:
-		f = func() error { return os.Remove(name) }
+		f, long = func() error { return os.Remove(name) }, isHeavy(name, true)
 	case wire.OpRemoveAll:
-		f = func() error { return os.RemoveAll(name) }
+		f, long = func() error { return os.RemoveAll(name) }, true
 	case wire.OpRename:
 		to := q.name()
-		f = func() error { return os.Rename(name, to) }
+		f, long = func() error { return os.Rename(name, to) }, isHeavy(to, true)
 	case wire.OpSymlink:
 		target := q.r.Text()
 		f = func() error { return unix.Symlink(target, name) }
@@ -85,14 +96,14 @@ func (q *request) call() (func() error, error) {
 		f = func() error { return unix.Link(name, to) }
 	case wire.OpTruncate:
 		size := q.r.Int()
-		f = func() error { return truncate(name, size) }
+		f, long = func() error { return truncate(name, size) }, isHeavy(name, false)
 	case wire.OpChtimes:
 		attr := wire.ReadAttr(q.r)
 		f = func() error { return chtimes(name, attr) }
 	default:
-		return nil, wire.ErrMessage
+		return nil, false, wire.ErrMessage
 	}
-	return f, q.r.Done()
+	return f, long, q.r.Done()
 }
 
 // fileMode is a permission of inode(7) as package os has it. Of the bits above, mkdir(2) minds the sticky one.
@@ -121,8 +132,17 @@ func (q *request) open() error {
 		return err
 	}
 	flags = flags&openFlags | unix.O_CLOEXEC | unix.O_NONBLOCK | unix.O_NOCTTY | unix.O_LARGEFILE
+	cred := q.settings.cred
+	if flags&unix.O_TRUNC != 0 && isHeavy(name, false) {
+		return q.slow(func(q *request) error { return q.openBy(cred.slowly, name, flags, perm) })
+	}
+	return q.openBy(cred.do, name, flags, perm)
+}
+
+// openBy opens a file with the rights that do gives.
+func (q *request) openBy(do func(func() error) error, name string, flags int, perm uint32) error {
 	var fd int
-	err := q.settings.cred.do(func() (err error) {
+	err := do(func() (err error) {
 		for {
 			if fd, err = unix.Open(name, flags, perm); err != unix.EINTR {
 				return err
