@@ -6,7 +6,6 @@ import (
 	"os/exec"
 	"runtime"
 	"syscall"
-	"unsafe"
 
 	"golang.org/x/sys/unix"
 )
@@ -150,13 +149,6 @@ func init() {
 			fmt.Printf("%s\t%d\n", p.name, int(errno))
 		}
 		fmt.Printf("clone users\t%d\n", int(cloneUsers()))
-		if runtime.GOARCH == "amd64" {
-			errno, err := foreign()
-			if err != nil {
-				return err
-			}
-			fmt.Printf("i386\t%d\n", int(errno))
-		}
 		return nil
 	}
 }
@@ -169,20 +161,4 @@ func cloneUsers() syscall.Errno {
 	var errno syscall.Errno
 	_ = errors.As(err, &errno)
 	return errno
-}
-
-// foreign calls i386's getpid in a program for amd64.
-func foreign() (syscall.Errno, error) {
-	page, err := unix.Mmap(-1, 0, 4096, unix.PROT_READ|unix.PROT_WRITE|unix.PROT_EXEC, unix.MAP_PRIVATE|unix.MAP_ANON)
-	if err != nil {
-		return 0, err
-	}
-	copy(page, "\xb8\x14\x00\x00\x00\xcd\x80\xc3") // mov $20, %eax; int $0x80; ret: where Go has a function's result
-	code := unsafe.Pointer(&page[0])
-	function := unsafe.Pointer(&code)
-	result := int32((*(*func() uintptr)(unsafe.Pointer(&function)))())
-	if result < 0 {
-		return syscall.Errno(-result), nil
-	}
-	return 0, nil
 }

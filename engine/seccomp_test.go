@@ -52,9 +52,6 @@ func TestDenied(t *testing.T) {
 		for _, p := range allProbes() {
 			want[p.name] = p.want
 		}
-		if runtime.GOARCH == "amd64" {
-			want["i386"] = unix.ENOSYS
-		}
 		for name, errno := range want {
 			if got[name] != errno {
 				t.Errorf("as %s, %s: %q, want %q", user, name, got[name], errno)
@@ -89,9 +86,6 @@ func TestWeakened(t *testing.T) {
 		t.Logf("as %s %d of %d probes get further", user, shown, len(allProbes()))
 		if got["clone users"] != syscall.ENOSPC { // which user.max_user_namespaces denies besides
 			t.Errorf("as %s, a user namespace: %q, want %q", user, got["clone users"], syscall.ENOSPC)
-		}
-		if _, err := os.Stat("/proc/sys/abi/vsyscall32"); err == nil && got["i386"] != 0 {
-			t.Errorf("as %s, i386's getpid: %q", user, got["i386"])
 		}
 	}
 	if mode := seccompMode(t, sb.Command("cat", "/proc/self/status")); mode != "0" {
