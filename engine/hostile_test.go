@@ -606,6 +606,7 @@ func init() {
 			return err
 		}
 		var open []net.Conn
+		piece := make([]byte, 16<<20)
 		total := 0
 		for range 32 {
 			c, s, err := connectTo(l)
@@ -616,7 +617,7 @@ func init() {
 			_ = c.(*net.TCPConn).SetWriteBuffer(8 << 20)
 			_ = s.(*net.TCPConn).SetReadBuffer(8 << 20)
 			_ = c.SetWriteDeadline(time.Now().Add(50 * time.Millisecond))
-			n, _ := c.Write(make([]byte, 16<<20))
+			n, _ := c.Write(piece)
 			total += n
 		}
 		fmt.Println(total)
