@@ -105,7 +105,7 @@ func TestStatus(t *testing.T) {
 	}
 	for name, c := range commands {
 		want := map[string]string{
-			"Uid": ids(p.UID), "Gid": ids(p.UID), "Groups": "", "NoNewPrivs": "1", "Seccomp": "2", "Umask": "0022",
+			"Uid": ids(p.UID), "Gid": ids(p.UID), "Groups": "", "NoNewPrivs": "1", "Seccomp": "2", "Umask": "0022", "TimerSlack": "50000",
 			"CapInh": "0000000000000000", "CapPrm": all, "CapEff": all, "CapBnd": all, "CapAmb": "0000000000000000",
 		}
 		if name == "user" {
@@ -142,6 +142,11 @@ func hostStatus(t *testing.T, agent, pid int) map[string]string {
 			status[key] = strings.Join(strings.Fields(value), " ")
 		}
 		if f := strings.Fields(status["NSpid"]); len(f) > 0 && f[len(f)-1] == fmt.Sprint(pid) {
+			slack, err := os.ReadFile(filepath.Join("/proc", fmt.Sprint(child), "timerslack_ns")) // the status hasn't
+			if err != nil {
+				t.Fatal(err)
+			}
+			status["TimerSlack"] = strings.TrimSpace(string(slack))
 			return status
 		}
 	}
