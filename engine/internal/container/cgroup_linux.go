@@ -253,16 +253,32 @@ func CountOOM(id string) (OOMCounter, error) {
 
 // Kills is the count.
 func (c OOMCounter) Kills() (uint64, error) {
-	data, err := os.ReadFile(c.file)
+	data, err := readCounts(c.file)
 	if err != nil {
 		return 0, err
 	}
-	for line := range strings.Lines(string(data)) {
+	for line := range strings.Lines(data) {
 		if number, ok := strings.CutPrefix(line, "oom_kill "); ok {
 			return strconv.ParseUint(strings.TrimSpace(number), 10, 64)
 		}
 	}
 	return 0, fmt.Errorf("%s: no oom_kill", filepath.Base(c.file))
+}
+
+// readCounts reads a small file of a cgroup. Package os would have the runtime poll it for events, since there are some, and
+// so wake another thread.
+func readCounts(path string) (string, error) {
+	fd, err := unix.Open(path, unix.O_RDONLY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return "", &os.PathError{Op: "open", Path: path, Err: err}
+	}
+	defer unix.Close(fd)
+	buf := make([]byte, 4096) // no such file is larger
+	n, err := unix.Read(fd, buf)
+	if err != nil {
+		return "", &os.PathError{Op: "read", Path: path, Err: err}
+	}
+	return string(buf[:n]), nil
 }
 
 // OOMKills is how many processes of a sandbox the kernel ended because its memory was used up.
