@@ -4,8 +4,9 @@
 // files for the handles that are connected to it, and reaps what is orphaned. When the lease is over it
 // exits, and the kernel ends everything else in the sandbox.
 //
-// It is given a listening socket as descriptor 3 and its own program as descriptor 4. It says nothing
-// and dies of nothing but the end of its lease: a request that fails is answered with its error.
+// It is given a listening socket as descriptor 3 and its own program as descriptor 4, /dev/null as those below, and no
+// supplementary groups. It says nothing and dies of nothing but the end of its lease: a request that fails is answered
+// with its error.
 package main
 
 import (
@@ -31,22 +32,12 @@ func main() {
 	}
 	unix.CloseOnExec(listenFD)
 	_ = unix.Close(programFD)
-	// The groups are those of the host program. It is done before there are many threads, each of which has its own.
-	if limitAll() != nil || syscall.Setgroups(nil) != nil {
+	if err := limitAll(); err != nil {
 		os.Exit(exitSetup)
 	}
 	makeThreads()
-	null, err := os.OpenFile("/dev/null", os.O_RDWR, 0)
-	if err != nil {
-		os.Exit(exitSetup)
-	}
-	for fd := range 3 { // the host's own null device goes
-		if err := unix.Dup3(int(null.Fd()), fd, 0); err != nil {
-			os.Exit(exitSetup)
-		}
-	}
 	defaultSignals()
-	procs, err := newProcs(null)
+	procs, err := newProcs()
 	if err != nil {
 		os.Exit(exitSetup)
 	}

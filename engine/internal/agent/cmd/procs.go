@@ -28,7 +28,7 @@ const busyTimeout = 64 * time.Millisecond
 
 // procs starts commands and reaps every process that ends in the sandbox.
 type procs struct {
-	null *os.File
+	null int    // /dev/null
 	comm string // what the agent's threads are called, and its children until they execute a program
 
 	// starts is read-locked while a command starts. Then its process must not be waited for by anybody else, and
@@ -62,7 +62,7 @@ type startError struct {
 	errno syscall.Errno
 }
 
-func newProcs(null *os.File) (*procs, error) {
+func newProcs() (*procs, error) {
 	f, err := os.OpenFile("/proc/self/oom_score_adj", os.O_RDWR, 0)
 	if err != nil {
 		return nil, err
@@ -81,6 +81,11 @@ func newProcs(null *os.File) (*procs, error) {
 		return nil, err
 	}
 	stuck, err := newTimer(unix.CLOCK_MONOTONIC)
+	if err != nil {
+		return nil, err
+	}
+	// None of 0 to 2, which a command's own are put at.
+	null, err := unix.FcntlInt(uintptr(unix.Stdin), unix.F_DUPFD_CLOEXEC, unix.Stderr+1)
 	if err != nil {
 		return nil, err
 	}

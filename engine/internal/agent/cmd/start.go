@@ -71,7 +71,7 @@ func (q *request) stdio(l *launch) bool {
 		case l.Stdio&(wire.StdioClosed<<n) != 0:
 			l.stdio[n] = -1
 		case l.Stdio&(1<<n) == 0:
-			l.stdio[n] = int(q.procs.null.Fd())
+			l.stdio[n] = q.procs.null
 		case len(fds) == 0:
 			return false
 		default:
