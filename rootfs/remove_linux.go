@@ -41,6 +41,9 @@ type remover struct {
 
 // entry removes name in the directory at.
 func (r *remover) entry(at int, name string, depth int) error {
+	if err := r.empty(at, name); err != nil {
+		return err
+	}
 	err := unix.Unlinkat(at, name, 0)
 	if err == nil || err == unix.ENOENT {
 		return nil
@@ -73,6 +76,39 @@ func (r *remover) entry(at int, name string, depth int) error {
 		return err
 	}
 	return nil
+}
+
+// piece is how much of a file is freed at a time.
+const piece = 4 << 20
+
+// empty frees what a large file has, in pieces: a guest may have written it in so many places that to remove it at once
+// takes minutes, in which nothing could stop it. Where that can't be done there is no error.
+func (r *remover) empty(at int, name string) error {
+	var st unix.Stat_t
+	err := unix.Fstatat(at, name, &st, unix.AT_SYMLINK_NOFOLLOW)
+	if err != nil || st.Mode&unix.S_IFMT != unix.S_IFREG || st.Nlink > 1 || st.Blocks*512 <= piece {
+		return nil
+	}
+	fd, err := unix.Openat(at, name, unix.O_WRONLY|unix.O_NOFOLLOW|unix.O_NONBLOCK|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return nil
+	}
+	defer unix.Close(fd)
+	for pos := int64(0); ; {
+		if err := context.Cause(r.ctx); err != nil {
+			return err
+		}
+		if pos, err = unix.Seek(fd, pos, unix.SEEK_DATA); err != nil { // there is none after pos
+			return nil
+		}
+		switch err := unix.Fallocate(fd, unix.FALLOC_FL_PUNCH_HOLE|unix.FALLOC_FL_KEEP_SIZE, pos, piece); err {
+		case nil:
+			pos += piece
+		case unix.EINTR:
+		default:
+			return nil
+		}
+	}
 }
 
 // contents removes what is in a directory, until a look finds nothing.

@@ -200,3 +200,50 @@ func TestRemoveTreeCancelled(t *testing.T) {
 	}
 	wantGone(t, dir)
 }
+
+// doneAfter is a context that is done when it was asked so often whether it is.
+type doneAfter struct {
+	context.Context
+	left int
+}
+
+func (c *doneAfter) Err() error {
+	if c.left--; c.left < 0 {
+		return context.Canceled
+	}
+	return nil
+}
+
+// TestRemoveLarge stops while a file is removed that has much, and then goes on.
+func TestRemoveLarge(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "tree")
+	if err := os.Mkdir(dir, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	path := filepath.Join(dir, "file")
+	f, err := os.Create(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	page := make([]byte, 4096)
+	for n := range int64(4096) { // 16 MiB, with a hole between any two
+		if _, err := f.WriteAt(page, n*8192); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := f.Sync(); err != nil {
+		t.Fatal(err)
+	}
+	if err := rootfs.RemoveTree(&doneAfter{t.Context(), 3}, dir); !errors.Is(err, context.Canceled) {
+		t.Errorf("with a context that is done: %v", err)
+	}
+	var st unix.Stat_t
+	if err := unix.Stat(path, &st); err != nil || st.Blocks == 0 || st.Blocks*512 >= 4096*4096 {
+		t.Errorf("after a part: %v, %d bytes left, want some of %d", err, st.Blocks*512, 4096*4096)
+	}
+	if err := rootfs.RemoveTree(t.Context(), dir); err != nil {
+		t.Error(err)
+	}
+	wantGone(t, dir)
+}
