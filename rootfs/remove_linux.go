@@ -41,9 +41,6 @@ type remover struct {
 
 // entry removes name in the directory at.
 func (r *remover) entry(at int, name string, depth int) error {
-	if err := r.empty(at, name); err != nil {
-		return err
-	}
 	err := unix.Unlinkat(at, name, 0)
 	if err == nil || err == unix.ENOENT {
 		return nil
@@ -66,8 +63,11 @@ func (r *remover) entry(at int, name string, depth int) error {
 	}
 	if r.top < 0 {
 		r.top = fd
+		err = r.empty(fd)
 	}
-	err = r.contents(fd, depth)
+	if err == nil {
+		err = r.contents(fd, depth)
+	}
 	_ = unix.Close(fd)
 	if err != nil {
 		return err
@@ -78,22 +78,28 @@ func (r *remover) entry(at int, name string, depth int) error {
 	return nil
 }
 
-// piece is how much of a file is freed at a time.
+// piece is how much of a disk is freed at a time.
 const piece = 4 << 20
 
-// empty frees what a large file has, in pieces: a guest may have written it in so many places that to remove it at once
-// takes minutes, in which nothing could stop it. Where that can't be done there is no error.
-func (r *remover) empty(at int, name string) error {
-	var st unix.Stat_t
-	err := unix.Fstatat(at, name, &st, unix.AT_SYMLINK_NOFOLLOW)
-	if err != nil || st.Mode&unix.S_IFMT != unix.S_IFREG || st.Nlink > 1 || st.Blocks*512 <= piece {
-		return nil
-	}
-	fd, err := unix.Openat(at, name, unix.O_WRONLY|unix.O_NOFOLLOW|unix.O_NONBLOCK|unix.O_CLOEXEC, 0)
+// empty frees what the disk in the directory at has, in pieces: a guest may have written it in so many places that to remove it
+// at once takes a minute, in which nothing could stop it. Not if it is in use, as it is by who has a file on it open: then it is
+// freed when that is closed. Where it can't be done there is no error.
+func (r *remover) empty(at int) error {
+	fd, err := unix.Openat(at, diskFile, unix.O_WRONLY|unix.O_NOFOLLOW|unix.O_NONBLOCK|unix.O_CLOEXEC, 0)
 	if err != nil {
 		return nil
 	}
 	defer unix.Close(fd)
+	var st unix.Stat_t
+	if err := unix.Fstat(fd, &st); err != nil || st.Mode&unix.S_IFMT != unix.S_IFREG || st.Nlink > 1 || st.Blocks*512 <= piece {
+		return nil
+	}
+	if _, err := unix.FcntlInt(uintptr(fd), unix.F_SETLEASE, unix.F_WRLCK); err != nil { // others have it open
+		return nil
+	}
+	if _, err := unix.FcntlInt(uintptr(fd), unix.F_SETLEASE, unix.F_UNLCK); err != nil {
+		return nil
+	}
 	for pos := int64(0); ; {
 		if err := context.Cause(r.ctx); err != nil {
 			return err

@@ -1,6 +1,7 @@
 package rootfs_test
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"io/fs"
@@ -214,20 +215,57 @@ func (c *doneAfter) Err() error {
 	return nil
 }
 
-// TestRemoveLarge stops while a file is removed that has much, and then goes on.
-func TestRemoveLarge(t *testing.T) {
+// TestRemoveDisk stops while a disk is removed that has much, and then goes on.
+func TestRemoveDisk(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "tree")
+	disk := scattered(t, dir)
+	if err := disk.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if err := rootfs.RemoveTree(&doneAfter{t.Context(), 3}, dir); !errors.Is(err, context.Canceled) {
+		t.Errorf("with a context that is done: %v", err)
+	}
+	var st unix.Stat_t
+	if err := unix.Stat(disk.Name(), &st); err != nil || st.Blocks == 0 || st.Blocks*512 >= scatteredPages*4096 {
+		t.Errorf("after a part: %v, %d bytes left, want some of %d", err, st.Blocks*512, scatteredPages*4096)
+	}
+	if err := rootfs.RemoveTree(t.Context(), dir); err != nil {
+		t.Error(err)
+	}
+	wantGone(t, dir)
+}
+
+// TestRemoveDiskInUse leaves a disk as it is for who has it open.
+func TestRemoveDiskInUse(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "tree")
+	disk := scattered(t, dir)
+	defer disk.Close()
+	if err := rootfs.RemoveTree(t.Context(), dir); err != nil {
+		t.Error(err)
+	}
+	wantGone(t, dir)
+	got := make([]byte, 4096)
+	for n := range int64(scatteredPages) {
+		if _, err := disk.ReadAt(got, n*8192); err != nil || got[0] != 'x' {
+			t.Fatalf("page %d: %v, %q, want it as it was", n, err, got[0])
+		}
+	}
+}
+
+const scatteredPages = 4096
+
+// scattered makes a directory with a disk that has 16 MiB, with a hole between any two pages.
+func scattered(t *testing.T, dir string) *os.File {
+	t.Helper()
 	if err := os.Mkdir(dir, 0o755); err != nil {
 		t.Fatal(err)
 	}
-	path := filepath.Join(dir, "file")
-	f, err := os.Create(path)
+	f, err := os.Create(filepath.Join(dir, "disk.img"))
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer f.Close()
-	page := make([]byte, 4096)
-	for n := range int64(4096) { // 16 MiB, with a hole between any two
+	page := bytes.Repeat([]byte("x"), 4096)
+	for n := range int64(scatteredPages) {
 		if _, err := f.WriteAt(page, n*8192); err != nil {
 			t.Fatal(err)
 		}
@@ -235,15 +273,5 @@ func TestRemoveLarge(t *testing.T) {
 	if err := f.Sync(); err != nil {
 		t.Fatal(err)
 	}
-	if err := rootfs.RemoveTree(&doneAfter{t.Context(), 3}, dir); !errors.Is(err, context.Canceled) {
-		t.Errorf("with a context that is done: %v", err)
-	}
-	var st unix.Stat_t
-	if err := unix.Stat(path, &st); err != nil || st.Blocks == 0 || st.Blocks*512 >= 4096*4096 {
-		t.Errorf("after a part: %v, %d bytes left, want some of %d", err, st.Blocks*512, 4096*4096)
-	}
-	if err := rootfs.RemoveTree(t.Context(), dir); err != nil {
-		t.Error(err)
-	}
-	wantGone(t, dir)
+	return f
 }
