@@ -13,8 +13,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// A Conn is one end of a connection. Send may be called from any goroutine; Recv and Await from one at a time, and so
-// TryRecv.
+// A Conn is one end of a connection. Send may be called from any goroutine; TryRecv by one at a time, which counts the calls
+// that Recv makes, and those in Await.
 type Conn struct {
 	f    *os.File
 	rc   syscall.RawConn
@@ -24,7 +24,7 @@ type Conn struct {
 	recvmsg func(fd uintptr) // in.recvmsg
 }
 
-// incoming is what is received, and where to. It is kept, and the system call made without package unix, for TryRecv to make
+// incoming is what is received, and where to. It is kept, and the system call made without unix.Recvmsg, for TryRecv to make
 // no garbage: who looks for a message does so thousands of times.
 type incoming struct {
 	buf, oob []byte
