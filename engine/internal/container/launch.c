@@ -35,7 +35,7 @@
 
 // How many nanoseconds later than it asked for a thread of the agent's may be woken. One of the Go runtime's sleeps for no
 // more than 20 us at a time while others wait in system calls, as one does for each command: with the kernel's default it
-// is woken ten times each millisecond.
+// is woken ten times each millisecond. A thread that starts a command takes it back, for that to inherit the default.
 #define AGENT_SLACK 1000000
 
 // libc's own look at, and mark, the thread that they take for theirs: they are where it may be cancelled.
@@ -209,11 +209,12 @@ static void drop(struct launch *l)
 // null_stdio makes the sandbox's null device the descriptors 0 to 2.
 static void null_stdio(struct launch *l)
 {
-	int null = open("/dev/null", O_RDWR | O_CLOEXEC);
+	int null = open("/dev/null", O_RDWR);
 	check(l, null, "open", "/dev/null");
 	for (int fd = 0; fd < 3; fd++)
 		check(l, dup2(null, fd), "dup", "/dev/null");
-	close(null);
+	if (null > 2)
+		close(null);
 }
 
 // default_signals gives every signal its default action, which for the first process of a PID namespace is none, and lets
