@@ -1,6 +1,7 @@
 package engine_test
 
 import (
+	"archive/tar"
 	"errors"
 	"fmt"
 	"io"
@@ -120,6 +121,7 @@ func TestHeavyFile(t *testing.T) {
 		"remove":    func(fsys *fsapi.FS) error { return fsys.Remove("/tmp/pieces") },
 		"truncate":  func(fsys *fsapi.FS) error { return fsys.Truncate("/tmp/pieces", 0) },
 		"rename":    func(fsys *fsapi.FS) error { return fsys.Rename("/tmp/other", "/tmp/pieces") },
+		"extract":   func(fsys *fsapi.FS) error { return fsys.ExtractTar("/tmp", archiveOf(t, tar.Header{Name: "pieces"})) },
 	} {
 		t.Run(name, func(t *testing.T) {
 			sb, c, _, _ := inPieces(t, eng)
@@ -137,7 +139,7 @@ func TestHeavyFile(t *testing.T) {
 			}
 			select {
 			case err := <-freed:
-				t.Errorf("others had to wait until that was done: %v", err)
+				t.Fatalf("others had to wait until that was done: %v", err)
 			default:
 			}
 			if err := sb.Kill(t.Context()); err != nil {

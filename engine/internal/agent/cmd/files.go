@@ -3,6 +3,7 @@
 package main
 
 import (
+	"errors"
 	"os"
 	"strconv"
 	"strings"
@@ -42,32 +43,69 @@ func (q *request) file() error {
 	case wire.OpWatchRemove:
 		return q.watchRemove()
 	}
-	call, long, err := q.call()
+	call, heavy, err := q.call()
 	if err != nil {
 		return err
 	}
+	return q.freeing(func(_ *request, light bool) error {
+		if light && heavy() {
+			return errHeavy
+		}
+		return call()
+	}, (*request).answer)
+}
+
+var (
+	errHeavy = errors.New("takes long")
+	errStale = errors.New("a pause has begun") // of which the handle has been told
+)
+
+// freeing makes a call with the rights of the sandbox's user, and answers with what it gives. While that is light the call is
+// errHeavy instead where it would free much: then it is made aside.
+func (q *request) freeing(call func(q *request, light bool) error, answer func(*request, error) error) error {
 	cred := q.settings.cred
-	if !long {
-		return q.answer(cred.do(call))
+	err := cred.do(func() error { return call(q, true) })
+	if err != errHeavy {
+		return answer(q, err)
 	}
-	return q.slow(func(q *request) error { return q.answer(cred.slowly(call)) })
+	return q.slow(func(q *request) error {
+		err := cred.slowly(func() error {
+			if q.stale() {
+				return errStale
+			}
+			return call(q, false)
+		})
+		if err == errStale {
+			return nil
+		}
+		return answer(q, err)
+	})
 }
 
-// isHeavy tells whether to free what a file has may take long. A guest can have it in many pieces, each of which is given back
-// to the host, as a transfer of the disk.
-func isHeavy(name string, nofollow bool) bool {
+// stale tells whether a pause has begun since the request was made.
+func (q *request) stale() bool {
+	q.gate.RLock()
+	defer q.gate.RUnlock()
+	return q.epoch != q.server.epoch
+}
+
+// isHeavy tells whether to free what a file in dir has may take long. A guest can have it in many pieces, each of which is given
+// back to the host, as a transfer of the disk. One that exchanges files all the time gets the better of this, and holds up a
+// slot of busy with each request.
+func isHeavy(dir int, name string, flags int) bool {
 	const heavy = 1 << 20 >> 9 // 1 MiB in the units of st_blocks
-	flags := 0
-	if nofollow {
-		flags = unix.AT_SYMLINK_NOFOLLOW
-	}
 	var st unix.Stat_t
-	return unix.Fstatat(unix.AT_FDCWD, name, &st, flags) == nil && st.Blocks > heavy
+	err := unix.Fstatat(dir, name, &st, flags)
+	return err == nil && st.Mode&unix.S_IFMT == unix.S_IFREG && st.Blocks > heavy
 }
 
-// call reads the fields of a request that answers with nothing but its error, and tells whether it may take long.
-func (q *request) call() (f func() error, long bool, err error) {
+// call reads the fields of a request that answers with nothing but its error. heavy tells whether f may take long.
+func (q *request) call() (f func() error, heavy func() bool, err error) {
 	name := q.name()
+	frees := func(name string, flags int) func() bool {
+		return func() bool { return isHeavy(unix.AT_FDCWD, name, flags) }
+	}
+	heavy = func() bool { return false }
 	switch q.op {
 	case wire.OpMkdir:
 		perm := uint32(q.r.Uint())
@@ -76,12 +114,12 @@ func (q *request) call() (f func() error, long bool, err error) {
 		perm := fileMode(uint32(q.r.Uint()))
 		f = func() error { return os.MkdirAll(name, perm) }
 	case wire.OpRemove:
-		f, long = func() error { return os.Remove(name) }, isHeavy(name, true)
+		f, heavy = func() error { return os.Remove(name) }, frees(name, unix.AT_SYMLINK_NOFOLLOW)
 	case wire.OpRemoveAll:
-		f, long = func() error { return os.RemoveAll(name) }, true
+		f, heavy = func() error { return os.RemoveAll(name) }, func() bool { return true }
 	case wire.OpRename:
 		to := q.name()
-		f, long = func() error { return os.Rename(name, to) }, isHeavy(to, true)
+		f, heavy = func() error { return os.Rename(name, to) }, frees(to, unix.AT_SYMLINK_NOFOLLOW)
 	case wire.OpSymlink:
 		target := q.r.Text()
 		f = func() error { return unix.Symlink(target, name) }
@@ -96,14 +134,14 @@ func (q *request) call() (f func() error, long bool, err error) {
 		f = func() error { return unix.Link(name, to) }
 	case wire.OpTruncate:
 		size := q.r.Int()
-		f, long = func() error { return truncate(name, size) }, isHeavy(name, false)
+		f, heavy = func() error { return truncate(name, size) }, frees(name, 0)
 	case wire.OpChtimes:
 		attr := wire.ReadAttr(q.r)
 		f = func() error { return chtimes(name, attr) }
 	default:
-		return nil, false, wire.ErrMessage
+		return nil, nil, wire.ErrMessage
 	}
-	return f, long, q.r.Done()
+	return f, heavy, q.r.Done()
 }
 
 // fileMode is a permission of inode(7) as package os has it. Of the bits above, mkdir(2) minds the sticky one.
@@ -132,23 +170,21 @@ func (q *request) open() error {
 		return err
 	}
 	flags = flags&openFlags | unix.O_CLOEXEC | unix.O_NONBLOCK | unix.O_NOCTTY | unix.O_LARGEFILE
-	cred := q.settings.cred
-	if flags&unix.O_TRUNC != 0 && isHeavy(name, false) {
-		return q.slow(func(q *request) error { return q.openBy(cred.slowly, name, flags, perm) })
-	}
-	return q.openBy(cred.do, name, flags, perm)
-}
-
-// openBy opens a file with the rights that do gives.
-func (q *request) openBy(do func(func() error) error, name string, flags int, perm uint32) error {
-	var fd int
-	err := do(func() (err error) {
+	fd := -1
+	return q.freeing(func(_ *request, light bool) (err error) {
+		if light && flags&unix.O_TRUNC != 0 && isHeavy(unix.AT_FDCWD, name, 0) {
+			return errHeavy
+		}
 		for {
 			if fd, err = unix.Open(name, flags, perm); err != unix.EINTR {
 				return err
 			}
 		}
-	})
+	}, func(q *request, err error) error { return q.opened(fd, flags, err) })
+}
+
+// opened answers with a file that was opened with flags, or with the error.
+func (q *request) opened(fd, flags int, err error) error {
 	if err != nil {
 		return q.fail(errnoOf(err), "")
 	}

@@ -30,16 +30,23 @@ func (q *request) place() error {
 		return wire.ErrMessage
 	}
 	fd := -1
-	err := q.settings.cred.do(func() error {
+	return q.freeing(func(q *request, light bool) error {
 		parent, base := splitLast(p.Name)
 		dir, err := makeBeneath(q.fds[0], parent)
 		if err != nil {
 			return err
 		}
 		defer unix.Close(dir)
+		if light && isHeavy(dir, base, unix.AT_SYMLINK_NOFOLLOW) {
+			return errHeavy
+		}
 		fd, err = placeIn(q.fds[0], dir, base, p)
 		return err
-	})
+	}, func(q *request, err error) error { return q.placed(fd, err) })
+}
+
+// placed answers with what was placed, if that is open.
+func (q *request) placed(fd int, err error) error {
 	if _, ok := err.(beneathError); ok {
 		return q.fail(unix.EXDEV, wire.StageBeneath)
 	}
