@@ -56,7 +56,7 @@ var probes = []probe{
 	{"io_uring_register", unix.SYS_IO_URING_REGISTER, args(none, none), unix.EPERM, anybody},
 	{"io_setup", unix.SYS_IO_SETUP, args(1, nowhere), unix.ENOSYS, anybody},
 	{"userfaultfd", unix.SYS_USERFAULTFD, args(0x10001), unix.EPERM, anybody},
-	{"bpf", unix.SYS_BPF, args(0, nowhere, 1<<20), unix.EPERM, anybody},
+	{"bpf", unix.SYS_BPF, args(1, nowhere, 1<<20), unix.EPERM, anybody}, // of a map that is there, which no sysctl denies
 	{"perf_event_open", unix.SYS_PERF_EVENT_OPEN, args(nowhere, 0, 0, none, none), unix.EPERM, anybody},
 	{"sync", unix.SYS_SYNC, args(), unix.EPERM, anybody},
 	{"fanotify_init", unix.SYS_FANOTIFY_INIT, args(0x200, 1<<31), unix.EPERM, anybody},
@@ -109,6 +109,12 @@ var probes = []probe{
 	{"TIOCSTI", unix.SYS_IOCTL, args(none, unix.TIOCSTI), unix.EPERM, anybody},
 	{"TIOCSTI in disguise", unix.SYS_IOCTL, args(none, highBit|unix.TIOCSTI), unix.EPERM, anybody},
 	{"TIOCLINUX", unix.SYS_IOCTL, args(none, 0x541c), unix.EPERM, anybody},
+	{"SO_ATTACH_FILTER", unix.SYS_SETSOCKOPT, args(none, unix.SOL_SOCKET, unix.SO_ATTACH_FILTER), unix.EPERM, anybody},
+	{"SO_ATTACH_BPF", unix.SYS_SETSOCKOPT, args(none, unix.SOL_SOCKET, unix.SO_ATTACH_BPF), unix.EPERM, anybody},
+	{"SO_ATTACH_REUSEPORT_CBPF", unix.SYS_SETSOCKOPT, args(none, unix.SOL_SOCKET, unix.SO_ATTACH_REUSEPORT_CBPF), unix.EPERM, anybody},
+	{"SO_ATTACH_REUSEPORT_EBPF", unix.SYS_SETSOCKOPT, args(none, unix.SOL_SOCKET, unix.SO_ATTACH_REUSEPORT_EBPF), unix.EPERM, anybody},
+	{"seccomp filter", unix.SYS_SECCOMP, args(unix.SECCOMP_SET_MODE_FILTER, 0, nowhere), unix.EINVAL, anybody},
+	{"seccomp filter by prctl", unix.SYS_PRCTL, args(unix.PR_SET_SECCOMP, unix.SECCOMP_MODE_FILTER, nowhere), unix.EINVAL, anybody},
 	{"F_SETLEASE", unix.SYS_FCNTL, args(none, unix.F_SETLEASE), unix.EPERM, anybody},
 	{"F_NOTIFY", unix.SYS_FCNTL, args(none, unix.F_NOTIFY), unix.EPERM, anybody},
 

@@ -31,7 +31,7 @@ const allowed = `
 	remap_file_pages set_mempolicy set_mempolicy_home_node
 
 	execve execveat exit exit_group fork get_robust_list get_thread_area getpgid getpgrp getpid getppid getsid gettid
-	pidfd_open pidfd_send_signal prctl process_mrelease restart_syscall rseq rseq_slice_yield set_robust_list
+	pidfd_open pidfd_send_signal process_mrelease restart_syscall rseq rseq_slice_yield set_robust_list
 	set_thread_area set_tid_address setpgid setsid uprobe uretprobe vfork wait4 waitid arch_prctl
 
 	futex futex_requeue futex_wait futex_waitv futex_wake
@@ -49,12 +49,12 @@ const allowed = `
 	timer_delete timer_getoverrun timer_gettime timer_settime
 
 	accept accept4 bind connect getpeername getsockname getsockopt listen recvfrom recvmmsg recvmsg sendmmsg sendmsg
-	sendto setsockopt shutdown
+	sendto shutdown
 
 	mq_getsetattr mq_notify mq_open mq_timedreceive mq_timedsend mq_unlink msgctl msgget msgrcv msgsnd semctl semget
 	semop semtimedop shmat shmctl shmdt shmget
 
-	getrandom landlock_add_rule landlock_create_ruleset landlock_restrict_self seccomp
+	getrandom landlock_add_rule landlock_create_ruleset landlock_restrict_self
 `
 
 // What system calls take, from the kernel's headers.
@@ -74,6 +74,16 @@ const (
 	afNetlink = 16
 
 	netlinkRoute = 0
+
+	solSocket             = 1
+	soAttachFilter        = 26
+	soAttachBPF           = 50
+	soAttachReuseportCBPF = 51
+	soAttachReuseportEBPF = 52
+
+	seccompSetModeFilter = 1 // of seccomp
+	prSetSeccomp         = 22
+	seccompModeFilter    = 2 // of prctl
 
 	agentPID = 1
 
@@ -112,6 +122,7 @@ func Default() *specs.LinuxSeccomp {
 	p.deny(eperm, "ioctl", is(1, tiocLinux))
 	p.allow("ioctl")
 	p.sockets()
+	p.filters()
 	p.sparing()
 	errno := uint(eperm)
 	return &specs.LinuxSeccomp{DefaultAction: specs.ActErrno, DefaultErrnoRet: &errno, Syscalls: p.list}
@@ -130,6 +141,22 @@ func (p *profile) sockets() {
 	p.allow("socket", is(0, afNetlink), is(2, netlinkRoute)) // for getifaddrs and ip
 	p.deny(eprotonosupport, "socket", is(0, afNetlink))
 	p.deny(eafnosupport, "socket socketpair")
+}
+
+// filters denies programs that the kernel compiles and keeps: of sockets and of system calls. They count for nobody's
+// memory, all of them have one bound for the machine (net.core.bpf_jit_limit), and thousands that end at once, with
+// the sockets that have them, were seen to stop Linux 6.18 for good: their ends are deferred work that waits for a
+// mutex, whose owner waits for work that comes after them. A kernel without seccomp filters says EINVAL, which
+// libseccomp and its users know.
+func (p *profile) filters() {
+	for _, option := range []uint64{soAttachFilter, soAttachBPF, soAttachReuseportCBPF, soAttachReuseportEBPF} {
+		p.deny(eperm, "setsockopt", is(1, solSocket), is(2, option))
+	}
+	p.allow("setsockopt")
+	p.deny(einval, "seccomp", is(0, seccompSetModeFilter))
+	p.allow("seccomp")
+	p.deny(einval, "prctl", is(0, prSetSeccomp), specs.LinuxSeccompArg{Index: 1, Value: seccompModeFilter, Op: specs.OpEqualTo})
+	p.allow("prctl")
 }
 
 // sparing keeps root in the sandbox from slowing down or choking the agent's process. Its threads have numbers of

@@ -22,6 +22,7 @@ const (
 // Error numbers, which are the same on all architectures that there are.
 const (
 	eperm           = 1
+	einval          = 22
 	enosys          = 38
 	eprotonosupport = 93
 	eafnosupport    = 97

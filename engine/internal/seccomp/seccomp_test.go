@@ -23,7 +23,7 @@ const (
 	trap        = 0x00030000
 	logged      = 0x7ffc0000
 
-	eperm, enosys, eprotonosupport, eafnosupport = errno | 1, errno | 38, errno | 93, errno | 97
+	eperm, einval, enosys, eprotonosupport, eafnosupport = errno | 1, errno | 22, errno | 38, errno | 93, errno | 97
 )
 
 // call is a system call as a program sees it.
