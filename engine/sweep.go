@@ -35,17 +35,21 @@ const (
 	slack = 3 * time.Second
 	// memory is how long ended leases are remembered.
 	memory = 24 * time.Hour
+	// killTimeout is how long a killed process may take to end.
+	killTimeout = 10 * time.Second
+	// leftoverTimeout is the same for what another process left of a sandbox that was nobody's. The next sweep tries again.
+	leftoverTimeout = time.Second
 	// inline is how long removing a tree may take before it goes on in the background.
 	inline = 200 * time.Millisecond
 )
 
 // clear removes what a sandbox, whose directory is dir, has on this host, in an order that leaves something for the next
 // sweep to find wherever it is cut off: processes, cgroup, tree, ids. It may be called by several at once. f is what is
-// known of the sandbox.
-func (e *Engine) clear(dir string, f facts) error {
+// known of the sandbox, patience how long its processes may take to end.
+func (e *Engine) clear(dir string, f facts, patience time.Duration) error {
 	name := filepath.Base(dir)
 	cgroup := cmp.Or(f.Cgroup, name) // of one that isn't claimed
-	if err := container.Kill(cgroup); err != nil {
+	if err := container.Kill(cgroup, patience); err != nil {
 		return err
 	}
 	if f.PID > 0 {
@@ -122,7 +126,7 @@ func (e *Engine) finish(ctx context.Context, id string, reason lease.EndReason) 
 	if err != nil {
 		e.log.Warn("read OOM kills", "sandbox", id, "error", err)
 	}
-	if err := e.clear(e.state.sandbox(id), f); err != nil {
+	if err := e.clear(e.state.sandbox(id), f, killTimeout); err != nil {
 		return lease.Lease{}, err
 	}
 	l, err := e.table.Lease(ctx, id)
@@ -398,7 +402,7 @@ func (e *Engine) sweepOneUnclaimed(path string, wait bool) error {
 	if err != nil { // it is incomplete
 		f = facts{}
 	}
-	return e.clear(path, f)
+	return e.clear(path, f, leftoverTimeout)
 }
 
 // adopt remembers a living sandbox that the store has lost.
@@ -419,7 +423,7 @@ func (e *Engine) add(ctx context.Context, id string, f facts) error {
 	case errors.Is(err, ErrPaused):
 		l.State, l.ExpiresAt = lease.Paused, f.ExpiresAt
 	case gone(err) && !f.aliveSoon():
-		return e.clear(e.state.sandbox(id), f)
+		return e.clear(e.state.sandbox(id), f, killTimeout)
 	default:
 		return err
 	}

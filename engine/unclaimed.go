@@ -300,7 +300,7 @@ func (u *unclaimed) discard() error {
 	if u.client != nil {
 		u.client.Close(ErrClosed)
 	}
-	err := u.e.clear(u.path, u.facts)
+	err := u.e.clear(u.path, u.facts, killTimeout)
 	if id := filepath.Base(u.path); u.path == u.e.state.sandbox(id) {
 		ctx := context.Background()
 		if l, lerr := u.e.table.Lease(ctx, id); lerr == nil { // Add failed, but went well

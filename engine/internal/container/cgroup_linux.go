@@ -226,9 +226,9 @@ func OOMKills(id string) (uint64, error) {
 	return n, err
 }
 
-// Kill ends all processes of a sandbox, whoever created it, and waits until they have. It is no error
-// if there are none.
-func Kill(id string) error {
+// Kill ends all processes of a sandbox, whoever created it, and waits until they have. It is no error if there are none.
+// One that takes longer than patience hangs in the kernel, and is one.
+func Kill(id string, patience time.Duration) error {
 	m, err := cgroup(id)
 	if err != nil {
 		return err
@@ -241,7 +241,7 @@ func Kill(id string) error {
 		if len(pids) == 0 {
 			return nil
 		}
-		if err := killAll(m, pids); err != nil {
+		if err := killAll(m, pids, patience); err != nil {
 			return err
 		}
 	}
@@ -286,7 +286,7 @@ func program(pid int) string { return fmt.Sprintf("/proc/%d/exe", pid) }
 
 // killAll ends processes and waits until they have. One that cgroup v1 has frozen takes the signal when it is
 // thawed, before it does anything else.
-func killAll(m cgroups.Manager, pids []int) error {
+func killAll(m cgroups.Manager, pids []int, patience time.Duration) error {
 	var fds []int
 	defer func() {
 		for _, fd := range fds {
@@ -316,7 +316,7 @@ func killAll(m cgroups.Manager, pids []int) error {
 	}
 	herr := hasten(m) // which only matters if they don't end
 	for _, fd := range fds {
-		if err := waitPidfd(fd, killTimeout); err != nil {
+		if err := waitPidfd(fd, patience); err != nil {
 			return errors.Join(err, herr)
 		}
 	}
@@ -328,9 +328,6 @@ func isGone(err error) bool { return errors.Is(err, fs.ErrNotExist) || errors.Is
 
 // killBatch is for how many of the processes Kill waits at a time.
 const killBatch = 64
-
-// killTimeout is how long a killed process may take to end. One that takes longer hangs in the kernel.
-const killTimeout = 10 * time.Second
 
 // waitPidfd waits until a process, with all that is in a PID namespace below it, has ended.
 func waitPidfd(fd int, timeout time.Duration) error {

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"time"
 )
 
 // Supported tells why no sandbox can be created by this program.
@@ -20,7 +21,7 @@ func UserNamespace(uint32) (*os.File, error)         { return nil, Supported() }
 func SetLimits(string, Limits) error                 { return Supported() }
 func Favour(int) error                               { return Supported() }
 func OOMKills(string) (uint64, error)                { return 0, Supported() }
-func Kill(string) error                              { return Supported() }
+func Kill(string, time.Duration) error               { return Supported() }
 func RemoveCgroup(string) error                      { return Supported() }
 func KillStarting(string, int, []int) ([]int, error) { return nil, Supported() }
 func HasCgroup(string) (bool, error)                 { return false, Supported() }
