@@ -15,7 +15,10 @@ import (
 	"github.com/nestbox/nestbox/fsapi"
 )
 
-func init() { helpers["ask"] = ask }
+func init() {
+	helpers["ask"] = ask
+	helpers["readpieces"] = readPieces
+}
 
 // asked is how many transfers ask wants at once.
 const asked = 6000
@@ -110,6 +113,71 @@ func inPieces(t *testing.T, eng *engine.Engine) (sb *engine.Sandbox, guest *engi
 		t.Fatal(err)
 	}
 	return sb, c, in, out
+}
+
+// readPieces has the kernel keep the lock of /tmp/pieces for as long as it reads all of that at once.
+func readPieces([]string) error {
+	f, err := os.OpenFile("/tmp/pieces", os.O_RDWR|unix.O_DIRECT, 0)
+	if err != nil {
+		return err
+	}
+	all, err := unix.Mmap(-1, 0, asked*8192, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_PRIVATE|unix.MAP_ANON)
+	if err != nil {
+		return err
+	}
+	fmt.Println("reading")
+	_, err = f.ReadAt(all, 0)
+	return err
+}
+
+// TestLockedFile has a call wait for a lock that the guest keeps. What else its handle asks for goes on, and a pause begins.
+func TestLockedFile(t *testing.T) {
+	t.Parallel()
+	sb, c, _, _ := inPieces(t, open(t, ""))
+	locker := sb.Command("/tmp/self")
+	locker.Env = []string{helperVar + "=readpieces"}
+	out, oerr := locker.StdoutPipe()
+	if err := errors.Join(oerr, locker.Start()); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := out.Read(make([]byte, 64)); err != nil {
+		t.Fatal(err)
+	}
+	waiting := make(chan error, 1)
+	for range 3 { // that it reads can't be told from outside
+		go func() { waiting <- sb.FS().Chmod("/tmp/pieces", 0o640) }()
+		select {
+		case err := <-waiting:
+			if err != nil {
+				t.Fatal(err)
+			}
+			continue
+		case <-time.After(300 * time.Millisecond):
+		}
+		break
+	}
+	if _, err := sb.FS().ReadFile("/etc/passwd"); err != nil {
+		t.Error(err)
+	}
+	if err := sb.Command("true").Run(); err != nil {
+		t.Error(err)
+	}
+	if err := sb.KeepAlive(t.Context(), time.Second); err != nil {
+		t.Error(err)
+	}
+	select {
+	case err := <-waiting:
+		t.Fatalf("others had to wait until that was done: %v", err)
+	default:
+	}
+	if err := errors.Join(sb.Pause(t.Context()), sb.Resume(t.Context())); err != nil {
+		t.Errorf("pause: %v", err)
+	}
+	if err := sb.Kill(t.Context()); err != nil {
+		t.Error(err)
+	}
+	<-waiting
+	_, _ = c.Wait(), locker.Wait()
 }
 
 // TestHeavyFile has what was made to take long not hold up anything else.

@@ -35,11 +35,11 @@ func (q *request) setAttr() error {
 		}
 		return futimens(fd, times(attr))
 	})
-	return q.answer(err)
+	return q.done(err)
 }
 
-// answer answers a request with nothing but its error.
-func (q *request) answer(err error) error {
+// done answers a request with nothing but its error.
+func (q *request) done(err error) error {
 	if err != nil {
 		return q.fail(errnoOf(err), "")
 	}

@@ -36,8 +36,6 @@ func (q *request) file() error {
 		return q.setAttr()
 	case wire.OpPlace:
 		return q.place()
-	case wire.OpWatch:
-		return q.watch()
 	case wire.OpWatchAdd:
 		return q.watchAdd()
 	case wire.OpWatchRemove:
@@ -52,7 +50,7 @@ func (q *request) file() error {
 			return errHeavy
 		}
 		return call()
-	}, (*request).answer)
+	}, (*request).done)
 }
 
 var (
@@ -61,11 +59,20 @@ var (
 )
 
 // freeing makes a call with the rights of the sandbox's user, and answers with what it gives. While that is light the call is
-// errHeavy instead where it would free much: then it is made aside.
+// errHeavy instead where it would free much: then it is made aside. What waits for its turn when a pause begins isn't made.
 func (q *request) freeing(call func(q *request, light bool) error, answer func(*request, error) error) error {
 	cred := q.settings.cred
-	err := cred.do(func() error { return call(q, true) })
-	if err != errHeavy {
+	err := cred.do(func() error {
+		if q.overtaken() && q.stale() {
+			return errStale
+		}
+		return call(q, true)
+	})
+	switch err {
+	case errStale:
+		return nil
+	case errHeavy:
+	default:
 		return answer(q, err)
 	}
 	return q.slow(func(q *request) error {

@@ -53,7 +53,12 @@ func main() {
 		os.Exit(exitSetup)
 	}
 	go life.watch()
-	s := &server{life: life, procs: procs, spools: &spools{}, conns: map[*conn]struct{}{}}
+	turns, err := newTurns()
+	if err != nil {
+		os.Exit(exitSetup)
+	}
+	s := &server{life: life, procs: procs, spools: &spools{}, turns: turns, conns: map[*conn]struct{}{}}
+	go s.overtake()
 	s.listen(listenFD)
 }
 

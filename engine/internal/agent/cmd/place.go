@@ -51,7 +51,7 @@ func (q *request) placed(fd int, err error) error {
 		return q.fail(unix.EXDEV, wire.StageBeneath)
 	}
 	if err != nil || fd < 0 {
-		return q.answer(err)
+		return q.done(err)
 	}
 	defer unix.Close(fd)
 	return q.send(q.ok(), fd)

@@ -12,11 +12,13 @@ import (
 // request is a request under way.
 type request struct {
 	*conn
-	op    wire.Op
-	id    uint32
-	epoch uint8
-	r     *wire.Reader
-	fds   []int // the request's; nil: handed on
+	settings *settings // the connection's when it was made
+	op       wire.Op
+	id       uint32
+	epoch    uint8
+	began    int64 // if it may be overtaken
+	r        *wire.Reader
+	fds      []int // the request's; nil: handed on
 }
 
 func (q *request) closeFiles() {

@@ -6,6 +6,7 @@ import (
 	"os"
 	"runtime"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/nestbox/nestbox/engine/internal/wire"
@@ -25,6 +26,7 @@ type server struct {
 	life   *life
 	procs  *procs
 	spools *spools
+	turns  *turns
 
 	// gate is read-locked while a request is under way, and locked for the moment that begins a pause.
 	gate  sync.RWMutex
@@ -43,8 +45,11 @@ type conn struct {
 	w        *wire.Conn
 	settings *settings     // nil: not a handle
 	aside    chan struct{} // has an element for each request under way that may take long
+	known    bool          // it has asked for something
 	soon     bool          // the last request came soon after the answer to the one before
 	rest     int           // for how many requests spin isn't worth it
+	under    atomic.Int64  // when the request under way began that may be overtaken; 0: none
+	closed   func()        // is called at the end
 
 	mu       sync.Mutex
 	commands map[uint32]*command // by the number of the request that started them, or attached to them
@@ -81,21 +86,19 @@ func (s *server) listen(fd int) {
 			<-conns
 			continue
 		}
-		go func() {
-			s.add(w).serve()
-			<-conns
-		}()
+		go s.add(w, func() { <-conns }).serve()
 	}
 }
 
 // add makes a connection of a socket, which it takes.
-func (s *server) add(w *wire.Conn) *conn {
+func (s *server) add(w *wire.Conn, closed func()) *conn {
 	c := &conn{
 		server:   s,
 		w:        w,
 		aside:    make(chan struct{}, maxAside),
 		commands: map[uint32]*command{},
 		attached: map[uint32]*attachment{},
+		closed:   closed,
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -104,27 +107,36 @@ func (s *server) add(w *wire.Conn) *conn {
 	return c
 }
 
-// serve answers requests until the other end is gone or sends what is none.
+// serve answers requests until the other end is gone or sends what is none, or another goroutine does it in its turn.
 func (c *conn) serve() {
-	defer c.close()
-	known := sync.OnceFunc(func() {
-		c.server.mu.Lock()
-		defer c.server.mu.Unlock()
-		c.fresh--
-	})
-	defer known()
 	buf := make([]byte, wire.MaxMessage)
 	for {
 		b, fds, err := c.next(buf)
 		if err != nil {
 			wire.CloseAll(fds)
+			break
+		}
+		if err = c.dispatch(b, fds); err == errOvertaken {
 			return
 		}
-		if c.dispatch(b, fds) != nil {
-			return
+		if err != nil {
+			break
 		}
-		known()
+		c.know()
 	}
+	c.know()
+	c.close()
+}
+
+// know counts the connection as one that has asked for something.
+func (c *conn) know() {
+	if c.known {
+		return
+	}
+	c.server.mu.Lock()
+	defer c.server.mu.Unlock()
+	c.known = true
+	c.fresh--
 }
 
 const (
@@ -181,11 +193,12 @@ func (c *conn) close() {
 	if held {
 		c.life.release(func(bool) {})
 	}
+	c.closed()
 }
 
 // dispatch answers one request. It borrows b and takes fds. Its error means that the connection is of no use.
 func (c *conn) dispatch(b []byte, fds []int) error {
-	q := &request{conn: c, fds: fds}
+	q := &request{conn: c, settings: c.settings, fds: fds}
 	defer q.closeFiles()
 	var err error
 	if q.op, q.id, q.r, err = wire.Read(b); err != nil {
@@ -203,25 +216,31 @@ func (c *conn) dispatch(b []byte, fds []int) error {
 		q.fds = fds[:last]
 	}
 	q.epoch = wire.Epoch(b)
-	op := q.op
-	if op == wire.OpPause && c.settings != nil {
+	if q.op == wire.OpPause && c.settings != nil {
 		return q.pause()
 	}
 	c.gate.RLock()
-	defer c.gate.RUnlock()
+	if err = q.answer(); err != errOvertaken {
+		c.gate.RUnlock()
+	}
+	return err
+}
+
+// answer answers a request but that for a pause.
+func (q *request) answer() error {
 	switch {
-	case op == wire.OpHold && c.settings == nil:
+	case q.op == wire.OpHold && q.settings == nil:
 		return q.hold()
-	case op == wire.OpStatus:
+	case q.op == wire.OpStatus:
 		return q.status()
-	case c.settings == nil:
+	case q.settings == nil:
 		return wire.ErrMessage
-	case op == wire.OpResume:
+	case q.op == wire.OpResume:
 		return q.resume()
-	case q.epoch != c.server.epoch:
+	case q.epoch != q.server.epoch:
 		return nil // the handle has been told that it isn't done
 	}
-	switch op {
+	switch q.op {
 	case wire.OpRelease:
 		return q.release()
 	case wire.OpKeepAlive, wire.OpExtend:
@@ -244,8 +263,10 @@ func (c *conn) dispatch(b []byte, fds []int) error {
 		return q.limitOpenFiles()
 	case wire.OpProcesses:
 		return q.processes()
+	case wire.OpWatch:
+		return q.watch()
 	default:
-		return q.file()
+		return q.inTurn(q.file)
 	}
 }
 
@@ -265,7 +286,7 @@ func (q *request) hold() error {
 		return q.apply(cfg, func(now time.Duration, rule *lease.Lifetime) { rule.Hold(now) })
 	}
 	q.life.change(func(now time.Duration, rule *lease.Lifetime) { rule.Hold(now) })
-	q.settings = q.config
+	q.conn.settings = q.config
 	return q.sendInfo()
 }
 
@@ -292,7 +313,7 @@ func (q *request) apply(cfg wire.Config, first func(time.Duration, *lease.Lifeti
 	if err := limitOpenFiles(cfg.OpenFiles); err != nil {
 		return q.fail(errnoOf(err), "")
 	}
-	q.config, q.asked, q.settings = settings, cfg, settings
+	q.config, q.asked, q.conn.settings = settings, cfg, settings
 	q.life.change(func(now time.Duration, rule *lease.Lifetime) {
 		first(now, rule)
 		rule.Grace = cfg.Grace
@@ -316,7 +337,7 @@ func (q *request) status() error {
 }
 
 func (q *request) release() error {
-	q.settings = nil
+	q.conn.settings = nil
 	q.life.release(func(ended bool) {
 		_ = q.send(q.ok().Bool(ended))
 	})

@@ -158,7 +158,7 @@ func (q *request) watchRemove() error {
 	if err := q.r.Done(); err != nil {
 		return err
 	}
-	return q.answer(w.control(func(fd int) error {
+	return q.done(w.control(func(fd int) error {
 		_, err := unix.InotifyRmWatch(fd, wd)
 		return err
 	}))
