@@ -11,15 +11,15 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// mountDisk mounts the disk of the tree that is the working directory, and makes its upper and work directories,
-// for a root with the host's user id uid. With the last mount of it, however that goes, the kernel gives the loop
-// device back. device is its number.
-func mountDisk(uid uint32) (device uint64, err error) {
+// mountDisk mounts the disk of the tree that is the working directory. With the last mount of it, however that goes, the
+// kernel gives the loop device back. device is its number.
+func mountDisk() (device uint64, err error) {
 	dev, err := attachDisk()
 	if err != nil {
 		return 0, err
 	}
 	defer dev.Close()
+	_ = unix.Fadvise(int(dev.Fd()), 0, headSize, unix.FADV_WILLNEED) // else each block is waited for when it is needed
 	// What is flushed needn't reach the host's disk, as no sandbox outlives the host, nor what replaces a file at once.
 	// What a guest deletes is given back to the host's file system.
 	err = unix.Mount(dev.Name(), diskDir, "ext4", unix.MS_NOSUID|unix.MS_NODEV|unix.MS_NOATIME, "discard,nobarrier,noauto_da_alloc")
@@ -29,17 +29,15 @@ func mountDisk(uid uint32) (device uint64, err error) {
 	if err != nil {
 		return 0, fmt.Errorf("mount disk: %w", os.NewSyscallError("mount", err))
 	}
-	for _, name := range []string{upperDir, workDir} {
-		if err := makeLayer(filepath.Join(diskDir, name)); err != nil {
-			return 0, err
-		}
-	}
 	var st unix.Stat_t
 	if err := unix.Fstat(int(dev.Fd()), &st); err != nil {
 		return 0, os.NewSyscallError("fstat", err)
 	}
-	return st.Rdev, os.Lchown(filepath.Join(diskDir, upperDir), int(uid), int(uid))
+	return st.Rdev, nil
 }
+
+// headSize is the size of a disk's head, or more, where that has one block of descriptors.
+const headSize = 64 << 10
 
 // noDisk is why no disk can be had, and what helps.
 func noDisk(reason string) error {

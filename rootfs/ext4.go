@@ -6,11 +6,14 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"time"
 )
 
-// A disk is an empty ext4 file system in a sparse file, of just the parts of the format that the kernel needs
-// (see ext4 in its documents): no journal, as no sandbox outlives the host, and checksums for what says that a
-// group of blocks is still as it was made, so that nothing but the first and the last of them is written.
+// A disk is an ext4 file system in a sparse file, of just the parts of the format that the kernel needs (see ext4 in its
+// documents), with nothing in it but the directories of an overlay: no journal, as no sandbox outlives the host, and
+// checksums for what says that a group of blocks is still as it was made, so that only the first of them is written. What the
+// kernel reads when it mounts the disk and makes the overlay is in one piece, its head: the host gives it room at once, it is
+// read at once, and it is given back at once.
 const (
 	blockSize      = 4096
 	groupBlocks    = 8 * blockSize // of a group: what a block of bits can tell of
@@ -19,12 +22,17 @@ const (
 	descSize       = 32
 	reservedInodes = 10 // the first ones, among them the root directory's
 	rootInode      = 2
+	upperInode     = 11
+	workInode      = 12
+	lastInode      = workInode // of those that an empty disk uses
 
 	// bytesPerFile is how many bytes of a disk there is a file for, and minFiles how many there are in any case.
 	bytesPerFile = 16 << 10
 	minFiles     = 1024
-	// ownBlocks and ownFiles are what a tree takes of its disk, see mountDisk and mountOverlay: upper, work, work/work,
-	// work/incompat, volatile in that, and dirty in that, which is empty; and for ownBlocks the root directory, too.
+	// dirBlocks are the root directory, upper and work.
+	dirBlocks = 3
+	// ownBlocks and ownFiles are what a tree takes of its disk, see mountOverlay: upper, work, work/work, work/incompat,
+	// volatile in that, and dirty in that, which is empty; and for ownBlocks the root directory, too.
 	ownBlocks = 6
 	ownFiles  = 6
 )
@@ -63,28 +71,57 @@ func layout(size int64) geometry {
 		g.groups = groups
 	}
 	// With the last group the others may have come to need fewer blocks; it has to have room for its own.
-	g.blocks = max(g.blocks, (g.groups-1)*groupBlocks+2+g.inodeBlks)
+	g.blocks = max(g.blocks, (g.groups-1)*groupBlocks+1+g.inodeBlks)
 	return g
 }
 
-// meta is the first block of what a group says of itself: the bits of its blocks, those of its inodes, and these.
-func (g geometry) meta(group uint32) uint32 {
-	if group == 0 {
+// A group says of itself which of its blocks are used, which of its inodes, and what these are. Of all groups but the first
+// that stands at its beginning. In the head are the first one's, and the bits of the last one's blocks, which tell where that
+// ends: the kernel reads them.
+
+// blockBits is the block with the bits of a group's blocks.
+func (g geometry) blockBits(group uint32) uint32 {
+	switch group {
+	case 0:
 		return 1 + g.descs
+	case g.groups - 1:
+		return 2 + g.descs
 	}
 	return group * groupBlocks
 }
 
+// inodeBits is the block with the bits of a group's inodes.
+func (g geometry) inodeBits(group uint32) uint32 {
+	switch group {
+	case 0:
+		return g.blockBits(g.groups-1) + 1
+	case g.groups - 1:
+		return group * groupBlocks
+	}
+	return group*groupBlocks + 1
+}
+
+// dirs is the first of the blocks of directories.
+func (g geometry) dirs() uint32 { return g.inodeBits(0) + 1 }
+
+// table is the first block of a group's inodes.
+func (g geometry) table(group uint32) uint32 {
+	if group == 0 {
+		return g.dirs() + dirBlocks
+	}
+	return g.inodeBits(group) + 1
+}
+
+// head is how many blocks the kernel reads, which are the first.
+func (g geometry) head() uint32 { return g.table(0) + 1 }
+
 // size is how many blocks a group has, and used how many of them an empty disk uses, which are its first.
 func (g geometry) size(group uint32) uint32 { return min(groupBlocks, g.blocks-group*groupBlocks) }
 
-func (g geometry) used(group uint32) uint32 {
-	used := g.meta(group) + 2 + g.inodeBlks - group*groupBlocks
-	if group == 0 {
-		used++ // the root directory
-	}
-	return used
-}
+func (g geometry) used(group uint32) uint32 { return g.table(group) + g.inodeBlks - group*groupBlocks }
+
+// overhead is how many blocks of a disk are for what groups say of themselves, as the kernel counts them.
+func (g geometry) overhead() uint32 { return 1 + g.descs + g.groups*(2+g.inodeBlks) }
 
 // free is how many blocks an empty disk has free.
 func (g geometry) free() (n uint32) {
@@ -94,8 +131,9 @@ func (g geometry) free() (n uint32) {
 	return n
 }
 
-// makeDisk makes a disk that has room for size bytes, at a path where there is nothing.
-func makeDisk(path string, size int64) (err error) {
+// makeDisk makes a disk that has room for size bytes, at a path where there is nothing, with upper and work directories for a
+// root with the host's user id uid.
+func makeDisk(path string, uid uint32, size int64) (err error) {
 	f, err := os.OpenFile(path, os.O_CREATE|os.O_EXCL|os.O_RDWR, 0o600)
 	if err != nil {
 		return err
@@ -107,37 +145,46 @@ func makeDisk(path string, size int64) (err error) {
 	}
 	var id [32]byte // one of its own, and the seed of its hashes
 	_, _ = rand.Read(id[:])
-	for block, content := range g.content(id) {
-		if _, err := f.WriteAt(content, int64(block)*blockSize); err != nil {
-			return fmt.Errorf("make disk: %w", err)
-		}
+	if _, err := f.WriteAt(g.content(id, uid, time.Now()), 0); err != nil {
+		return fmt.Errorf("make disk: %w", err)
 	}
 	return nil
 }
 
-// content is what an empty disk has in its blocks. The others, and the ends of these, are zero.
-func (g geometry) content(id [32]byte) map[uint32][]byte {
-	last := g.groups - 1
-	return map[uint32][]byte{
-		0:             g.super(id),
-		1:             g.descriptors(id),
-		g.meta(last):  bits(g.used(last), g.size(last)),
-		g.meta(0):     bits(g.used(0), g.size(0)),
-		g.meta(0) + 1: bits(reservedInodes, g.inodes),
-		g.meta(0) + 2: g.rootInode(),
-		g.used(0) - 1: rootDir(),
+// content is a disk's head. All that follows is zero.
+func (g geometry) content(id [32]byte, uid uint32, now time.Time) []byte {
+	b := make([]byte, g.head()*blockSize)
+	at := func(block uint32) []byte { return b[block*blockSize:][:blockSize] }
+	copy(b, g.super(id))
+	copy(b[blockSize:], g.descriptors(id))
+	for _, group := range []uint32{0, g.groups - 1} {
+		setBits(at(g.blockBits(group)), g.used(group), g.size(group))
 	}
+	setBits(at(g.inodeBits(0)), lastInode, g.inodes)
+	putDir(at(g.dirs()), rootInode, rootInode, upperDir, workDir)
+	for i, inode := range []uint32{rootInode, upperInode, workInode} {
+		block, links, owner := g.dirs()+uint32(i), uint16(2), uint32(0)
+		switch inode {
+		case rootInode:
+			links = 4
+		case upperInode:
+			owner = uid
+			fallthrough
+		default:
+			putDir(at(block), inode, rootInode)
+		}
+		putInode(at(g.table(0))[(inode-1)*inodeSize:], block, links, owner, now)
+	}
+	return b
 }
 
-// bits are those of a group: set for the first, which are used, and for those that there aren't.
-func bits(used, have uint32) []byte {
-	b := make([]byte, blockSize)
+// setBits sets those of what is used, which is the first, and of what there isn't.
+func setBits(b []byte, used, have uint32) {
 	for i := range uint32(groupBlocks) {
 		if i < used || i >= have {
 			b[i/8] |= 1 << (i % 8)
 		}
 	}
-	return b
 }
 
 // super is the block that describes the file system. Numbers are little-endian, here and in all that follows.
@@ -148,7 +195,7 @@ func (g geometry) super(id [32]byte) []byte {
 		0x00:  g.groups * g.inodes,
 		0x04:  g.blocks,
 		0x0C:  g.free(),
-		0x10:  g.groups*g.inodes - reservedInodes,
+		0x10:  g.groups*g.inodes - lastInode,
 		0x18:  2, // blocks of 1024 << 2 bytes
 		0x1C:  2,
 		0x20:  groupBlocks,
@@ -157,9 +204,10 @@ func (g geometry) super(id [32]byte) []byte {
 		0x4C:  1,                              // the format's revision
 		0x54:  reservedInodes + 1,             // the first inode for others
 		0x5C:  0x8 | 0x20 | 0x200,             // compatible: ext_attr, dir_index, sparse_super2
-		0x60:  0x2 | 0x40,                     // incompatible: filetype, extents
+		0x60:  0x2 | 0x40 | 0x200,             // incompatible: filetype, extents, flex_bg
 		0x64:  0x2 | 0x8 | 0x10 | 0x20 | 0x40, // for writing: large_file, huge_file, gdt_csum, dir_nlink, extra_isize
 		0x160: 0x2,                            // the hash takes characters as unsigned
+		0x248: g.overhead(),
 	} {
 		binary.LittleEndian.PutUint32(b[start+at:], v)
 	}
@@ -176,7 +224,8 @@ func (g geometry) super(id [32]byte) []byte {
 	}
 	copy(b[start+0x68:], id[:16])
 	copy(b[start+0xEC:], id[16:])
-	b[start+0xFC] = 1 // half MD4
+	b[start+0xFC] = 1  // half MD4
+	b[start+0x174] = 1 // two groups of flex_bg, which it takes to have what is the last group's in the first
 	return b
 }
 
@@ -191,10 +240,10 @@ func (g geometry) descriptors(id [32]byte) []byte {
 			flags &^= noBlocks
 		}
 		if group == 0 {
-			inodes, dirs, flags = inodes-reservedInodes, 1, zeroed
+			inodes, dirs, flags = inodes-lastInode, dirBlocks, zeroed
 		}
-		for i := range uint32(3) {
-			binary.LittleEndian.PutUint32(d[4*i:], g.meta(group)+i)
+		for i, block := range []uint32{g.blockBits(group), g.inodeBits(group), g.table(group)} {
+			binary.LittleEndian.PutUint32(d[4*i:], block)
 		}
 		binary.LittleEndian.PutUint16(d[0x0C:], uint16(g.size(group)-g.used(group)))
 		binary.LittleEndian.PutUint16(d[0x0E:], uint16(inodes))
@@ -222,38 +271,59 @@ func crc16(sum uint16, data []byte) uint16 {
 	return sum
 }
 
-// rootInode is the first block of inodes, with the root directory's.
-func (g geometry) rootInode() []byte {
-	b := make([]byte, blockSize)
-	d := b[(rootInode-1)*inodeSize:]
-	binary.LittleEndian.PutUint16(d[0x00:], 0o40755)
-	binary.LittleEndian.PutUint32(d[0x04:], blockSize)
-	binary.LittleEndian.PutUint16(d[0x1A:], 2)             // links
-	binary.LittleEndian.PutUint32(d[0x1C:], blockSize/512) // what it takes
-	binary.LittleEndian.PutUint32(d[0x20:], 0x80000)       // it has extents:
-	binary.LittleEndian.PutUint16(d[0x28:], 0xF30A)
-	binary.LittleEndian.PutUint16(d[0x2A:], 1)           // one
-	binary.LittleEndian.PutUint16(d[0x2C:], 4)           // of at most four
-	binary.LittleEndian.PutUint16(d[0x38:], 1)           // of one block
-	binary.LittleEndian.PutUint32(d[0x3C:], g.used(0)-1) // which is this
-	binary.LittleEndian.PutUint16(d[0x80:], 32)
-	return b
+// putInode describes a directory of one block.
+func putInode(b []byte, block uint32, links uint16, uid uint32, now time.Time) {
+	for at, v := range map[int]uint16{
+		0x00: 0o40755,
+		0x02: uint16(uid),
+		0x18: uint16(uid), // the group
+		0x1A: links,
+		0x28: 0xF30A, // extents:
+		0x2A: 1,      // one
+		0x2C: 4,      // of at most four
+		0x38: 1,      // of one block
+		0x78: uint16(uid >> 16),
+		0x7A: uint16(uid >> 16),
+		0x80: 32, // of these bytes there are beyond the 128 of old
+	} {
+		binary.LittleEndian.PutUint16(b[at:], v)
+	}
+	seconds := uint32(now.Unix())
+	more := uint32(now.Nanosecond())<<2 | uint32((now.Unix()-int64(int32(seconds)))>>32)&3
+	for at, v := range map[int]uint32{
+		0x04: blockSize,
+		0x08: seconds, // read
+		0x0C: seconds, // changed
+		0x10: seconds, // written
+		0x1C: blockSize / 512,
+		0x20: 0x80000, // it has extents
+		0x3C: block,
+		0x84: more, // of when it was changed
+		0x88: more,
+		0x8C: more,
+		0x90: seconds, // made
+		0x94: more,
+	} {
+		binary.LittleEndian.PutUint32(b[at:], v)
+	}
 }
 
-// rootDir is the root directory: "." and "..", which is itself.
-func rootDir() []byte {
-	b := make([]byte, blockSize)
+// putDir describes what a directory has in it: itself, its parent, and directories whose inodes are those from upperInode.
+func putDir(b []byte, self, parent uint32, names ...string) {
+	inodes := []uint32{self, parent}
+	for i := range names {
+		inodes = append(inodes, upperInode+uint32(i))
+	}
 	at := 0
-	for i, name := range []string{".", ".."} {
-		size := 12
-		if i == 1 {
+	for i, name := range append([]string{".", ".."}, names...) {
+		size := 8 + (len(name)+3)&^3
+		if i == len(inodes)-1 {
 			size = blockSize - at
 		}
-		binary.LittleEndian.PutUint32(b[at:], rootInode)
+		binary.LittleEndian.PutUint32(b[at:], inodes[i])
 		binary.LittleEndian.PutUint16(b[at+4:], uint16(size))
 		b[at+6], b[at+7] = byte(len(name)), 2 // a directory
 		copy(b[at+8:], name)
 		at += size
 	}
-	return b
 }

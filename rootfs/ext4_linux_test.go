@@ -2,14 +2,18 @@ package rootfs_test
 
 import (
 	"bytes"
+	"encoding/binary"
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"runtime"
 	"strings"
+	"syscall"
 	"testing"
+	"time"
 
 	"github.com/nestbox/nestbox/rootfs"
 	"golang.org/x/sys/unix"
@@ -59,7 +63,7 @@ func newDisk(t *testing.T, size int64) (dir, img string) {
 	t.Helper()
 	dir = t.TempDir()
 	img = filepath.Join(dir, "disk.img")
-	if err := rootfs.MakeDisk(img, size); err != nil {
+	if err := rootfs.MakeDisk(img, rootUID, size); err != nil {
 		t.Fatal(err)
 	}
 	if err := os.Mkdir(filepath.Join(dir, "disk"), 0o700); err != nil {
@@ -67,6 +71,64 @@ func newDisk(t *testing.T, size int64) (dir, img string) {
 	}
 	return dir, img
 }
+
+// TestHead looks at what a disk is made with: one piece, in which the kernel finds what it counts itself, and the directories
+// of an overlay.
+func TestHead(t *testing.T) {
+	for _, size := range []int64{rootfs.MinDisk, 126 << 20, 2 << 30, 15 << 30} {
+		t.Run(fmt.Sprint(size), func(t *testing.T) {
+			before := time.Now().Truncate(time.Second)
+			dir, img := newDisk(t, size)
+			made := readSuper(t, img)
+			onOwnMounts(t, dir, func() error {
+				for name, uid := range map[string]uint32{"upper": rootUID, "work": 0} {
+					fi, err := os.Lstat("mnt/disk/" + name)
+					if err != nil {
+						return err
+					}
+					st := fi.Sys().(*syscall.Stat_t)
+					if fi.Mode() != fs.ModeDir|0o755 || st.Uid != uid || st.Gid != uid || st.Nlink != 2 {
+						t.Errorf("%s: %v of %d:%d with %d links, want drwxr-xr-x of %d and 2", name, fi.Mode(), st.Uid, st.Gid, st.Nlink, uid)
+					}
+					for _, ts := range []syscall.Timespec{st.Atim, st.Mtim, st.Ctim} {
+						if when := time.Unix(ts.Unix()); when.Before(before) || when.After(time.Now()) {
+							t.Errorf("%s has the time %v", name, when)
+						}
+					}
+				}
+				return nil
+			})
+			if was, is := overhead(made), overhead(readSuper(t, img)); was != is {
+				t.Errorf("%d blocks are the file system's own, and the kernel counts %d", was, is)
+			}
+		})
+	}
+}
+
+// readSuper reads the superblock of a disk that is in one piece, as one is when it is made, and one that has been mounted.
+func readSuper(t *testing.T, img string) []byte {
+	t.Helper()
+	f, err := os.Open(img)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	end, err := unix.Seek(int(f.Fd()), 0, unix.SEEK_HOLE)
+	if err != nil || end > 64<<10 {
+		t.Errorf("a disk begins with %d bytes, %v, want no more than 64 KiB", end, err)
+	}
+	if at, err := unix.Seek(int(f.Fd()), end, unix.SEEK_DATA); err != unix.ENXIO {
+		t.Errorf("another piece of a disk is at %d, %v", at, err)
+	}
+	b := make([]byte, 1024)
+	if _, err := f.ReadAt(b, 1024); err != nil {
+		t.Fatal(err)
+	}
+	return b
+}
+
+// overhead is what a superblock says of how many blocks are not for files.
+func overhead(super []byte) uint32 { return binary.LittleEndian.Uint32(super[0x248:]) }
 
 // checkDisk has a disk checked by who knows the format.
 func checkDisk(t *testing.T, img string) {
@@ -151,7 +213,7 @@ func onOwnMounts(t *testing.T, dir string, f func() error) {
 			err = os.MkdirAll("mnt/disk", 0o700)
 		}
 		if err == nil {
-			_, err = rootfs.MountDisk(rootUID)
+			_, err = rootfs.MountDisk()
 		}
 		if err == nil {
 			err = errors.Join(f(), unix.Unmount("mnt/disk", 0))

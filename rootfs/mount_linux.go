@@ -53,7 +53,7 @@ func MountTree(dir, root string, t Template, mounts []Mount, ns *os.File, uid ui
 	}
 	disk, err := hasDisk()
 	if disk {
-		device, err = mountDisk(uid)
+		device, err = mountDisk()
 	}
 	if err != nil {
 		return 0, err

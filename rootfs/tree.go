@@ -31,7 +31,7 @@ func MakeTree(dir string, uid uint32, disk int64) error {
 		return err
 	}
 	if disk > 0 {
-		return makeDisk(filepath.Join(dir, diskFile), disk)
+		return makeDisk(filepath.Join(dir, diskFile), uid, disk)
 	}
 	upper := filepath.Join(dir, upperDir)
 	for _, path := range []string{upper, filepath.Join(dir, workDir)} {
