@@ -3,6 +3,7 @@
 package container
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"runtime"
@@ -10,6 +11,7 @@ import (
 	_ "github.com/opencontainers/cgroups/devices" // without it no device rule can be set
 	"github.com/opencontainers/runc/libcontainer/configs"
 	"github.com/opencontainers/runc/libcontainer/specconv"
+	"golang.org/x/sync/errgroup"
 	"golang.org/x/sys/unix"
 )
 
@@ -17,13 +19,26 @@ import (
 func Supported() error { return nil }
 
 // Start creates a sandbox's cgroup, and namespaces beside userNS, and starts the agent in them. It borrows userNS,
-// listen, the agent's socket, and agent, its program.
+// listen, the agent's socket, and agent, its program. With an error there may be a cgroup.
 //
-// prepare is called first, on a thread with a mount namespace of its own in which nothing reaches the
-// host's. It mounts the root file system at cfg.Root. The thread ends with Start, and with it what no
-// sandbox uses.
+// prepare is called on a thread with a mount namespace of its own in which nothing reaches the host's, while the cgroup
+// is made. It mounts the root file system at cfg.Root. The thread ends with Start, and with it what no sandbox uses.
 func Start(cfg Config, userNS, listen, agent *os.File, prepare func() error) (pid int, err error) {
 	rememberCgroupRoot()
+	config, err := cfg.config()
+	if err != nil {
+		return 0, fmt.Errorf("convert spec: %w", err)
+	}
+	m, err := managerOf(config.Cgroups)
+	if err != nil {
+		return 0, err
+	}
+	var enter [][2]string
+	var making errgroup.Group
+	making.Go(func() (err error) {
+		enter, err = makeCgroup(m, config.Cgroups.Resources)
+		return err
+	})
 	err = onOwnThread(func() error {
 		err := privateMounts()
 		if err == nil {
@@ -32,10 +47,18 @@ func Start(cfg Config, userNS, listen, agent *os.File, prepare func() error) (pi
 		if err == nil {
 			err = scope()
 		}
-		if err == nil {
-			pid, err = start(cfg, userNS, listen, agent)
+		if err = errors.Join(err, making.Wait()); err != nil {
+			return err
 		}
-		return err
+		l, err := newLauncher(config, enter, userNS, listen, agent)
+		if err != nil {
+			return err
+		}
+		defer l.close()
+		if pid, err = l.run(func(pid int) error { return enterCgroup(m, pid) }); err != nil {
+			return fmt.Errorf("start sandbox: %w", err)
+		}
+		return nil
 	})
 	return pid, err
 }
@@ -71,32 +94,6 @@ func privateMounts() error {
 		return os.NewSyscallError("mount", err)
 	}
 	return nil
-}
-
-// start starts the agent on the thread that has the root file system mounted.
-func start(cfg Config, userNS, listen, agent *os.File) (pid int, err error) {
-	config, err := cfg.config()
-	if err != nil {
-		return 0, fmt.Errorf("convert spec: %w", err)
-	}
-	m, err := managerOf(config.Cgroups)
-	if err != nil {
-		return 0, err
-	}
-	tasks, err := makeCgroup(m, config.Cgroups.Resources)
-	if err != nil {
-		return 0, err
-	}
-	l, err := newLauncher(config, tasks, userNS, listen, agent)
-	if err != nil {
-		return 0, err
-	}
-	defer l.close()
-	pid, err = l.run(func(pid int) error { return enterCgroup(m, pid) })
-	if err != nil {
-		return 0, fmt.Errorf("start sandbox: %w", err)
-	}
-	return pid, nil
 }
 
 // config is cfg in libcontainer's terms, which has taken the options of mounts apart, and the rules for devices.
