@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"os"
 	"strconv"
@@ -80,14 +81,29 @@ func memfd(name string, content []byte) (*os.File, error) {
 // startTime tells when a process started, in ticks since the host did, and whether it has ended and nobody has
 // waited for it yet, or the kernel is ending it. That takes a moment for an agent, with whose mounts its disk goes.
 func startTime(pid int) (start uint64, ended bool, err error) {
-	data, err := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/stat")
+	stat, err := openStat(pid)
 	if err != nil {
 		return 0, false, err
 	}
+	defer stat.Close()
+	return readStat(stat)
+}
+
+// openStat opens what the kernel tells of a process, for readStat. It never tells of another.
+func openStat(pid int) (*os.File, error) { return os.Open("/proc/" + strconv.Itoa(pid) + "/stat") }
+
+// readStat is startTime of the process that stat tells of. One that is no more is an error.
+func readStat(stat *os.File) (start uint64, ended bool, err error) {
+	data := make([]byte, 1024) // 52 numbers, and a name of 64 bytes at most
+	n, err := stat.ReadAt(data, 0)
+	if err != nil && err != io.EOF {
+		return 0, false, err
+	}
+	data = data[:n]
 	// The second field is a name in parentheses that may hold anything, see proc_pid_stat(5).
 	fields := bytes.Fields(data[bytes.LastIndexByte(data, ')')+1:])
 	if len(fields) < 20 {
-		return 0, false, fmt.Errorf("/proc/%d/stat: too few fields", pid)
+		return 0, false, fmt.Errorf("%s: too few fields", stat.Name())
 	}
 	const exiting = 0x4 // PF_EXITING of the kernel's sched.h
 	state := fields[0][0]

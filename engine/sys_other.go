@@ -18,6 +18,8 @@ func tryFlock(*os.File, bool) (bool, error)         { return false, errors.ErrUn
 func ownerOf(fs.FileInfo) (int, bool)               { return 0, false }
 func memfd(string, []byte) (*os.File, error)        { return nil, errors.ErrUnsupported }
 func startTime(int) (uint64, bool, error)           { return 0, false, errors.ErrUnsupported }
+func openStat(int) (*os.File, error)                { return nil, errors.ErrUnsupported }
+func readStat(*os.File) (uint64, bool, error)       { return 0, false, errors.ErrUnsupported }
 func reapChild(facts)                               {}
 func pipe(bool) (command, host *os.File, err error) { return nil, nil, errors.ErrUnsupported }
 

@@ -25,6 +25,7 @@ type unclaimed struct {
 	path   string   // its directory
 	dir    *os.File // with the lock; the handle's in the end
 	facts  facts
+	stat   *os.File // what the kernel tells of the agent's process
 	tmpl   rootfs.Template
 	root   fs.FileInfo   // the template's directory
 	order  order         // that it was made for
@@ -126,7 +127,10 @@ func (u *unclaimed) start() error {
 	if err != nil {
 		return err
 	}
-	u.facts.Start, _, err = startTime(u.facts.PID)
+	if u.stat, err = openStat(u.facts.PID); err != nil {
+		return err
+	}
+	u.facts.Start, _, err = readStat(u.stat)
 	return err
 }
 
@@ -162,7 +166,7 @@ func (u *unclaimed) factsFile() string { return filepath.Join(u.path, factsFile)
 func (u *unclaimed) claim(ctx context.Context, o order) (*Sandbox, error) {
 	id := u.facts.Cgroup
 	if u.stock != nil {
-		if !u.facts.alive() { // which it may not have told yet
+		if _, ended, err := readStat(u.stat); ended || err != nil { // which it may not have told yet
 			return nil, agent.ErrGone
 		}
 		if now, err := os.Stat(u.tmpl.Root); err != nil || !os.SameFile(now, u.root) {
@@ -199,6 +203,7 @@ func (u *unclaimed) claim(ctx context.Context, o order) (*Sandbox, error) {
 		return nil, err
 	}
 	stepHook("create record")
+	_ = u.stat.Close()
 	u.e.emit(lease.Event{Kind: lease.EventCreated, ID: id, ExpiresAt: l.ExpiresAt})
 	sb := u.e.handle(id, f.Cgroup, u.dir, u.client, held(u.info))
 	sb.tap = tap.From(ctx)
@@ -299,6 +304,9 @@ func (u *unclaimed) discard() error {
 	}
 	if u.client != nil {
 		u.client.Close(ErrClosed)
+	}
+	if u.stat != nil {
+		_ = u.stat.Close()
 	}
 	err := u.e.clear(u.path, u.facts, killTimeout)
 	if id := filepath.Base(u.path); u.path == u.e.state.sandbox(id) {
