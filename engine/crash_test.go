@@ -19,7 +19,7 @@ import (
 // The steps after which a process may be cut off, in their order.
 var (
 	createSteps = []string{"create directory", "create ids", "create tree", "create socket", "create mounts",
-		"create start", "create hold", "create facts", "create publish", "create claim", "create record"}
+		"create start", "create file", "create hold", "create facts", "create publish", "create claim", "create record"}
 	clearSteps = []string{"clear processes", "clear cgroup", "clear directory", "clear ids"}
 )
 

@@ -77,6 +77,11 @@ func (u *unclaimed) run(ctx context.Context) (err error) {
 		return err
 	}
 	stepHook("create start")
+	// That there is a file takes long, and the agent is starting meanwhile.
+	if err := u.facts.write(u.factsFile()); err != nil {
+		return err
+	}
+	stepHook("create file")
 	if err := context.Cause(ctx); err != nil {
 		return err
 	}
@@ -154,10 +159,7 @@ func (u *unclaimed) hold(ctx context.Context) error {
 		Disk:     u.facts.Disk,
 		DiskIOPS: int64(max(0, u.order.limits.DiskIOPS)),
 	}
-	if err := container.SetLimits(u.facts.Cgroup, l); err != nil {
-		return err
-	}
-	return u.facts.write(u.factsFile()) // that there is a file takes longest
+	return container.SetLimits(u.facts.Cgroup, l)
 }
 
 func (u *unclaimed) factsFile() string { return filepath.Join(u.path, factsFile) }
