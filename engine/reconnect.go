@@ -54,15 +54,16 @@ func (e *Engine) reconnect(ctx context.Context, id string) (_ *Sandbox, err erro
 	if err := awaitFlock(ctx, dir, false); err != nil {
 		return nil, err
 	}
+	client, err := agent.Dial(dir) // first: the agent wakes up meanwhile
+	if err != nil {
+		return nil, err
+	}
 	f, err := e.state.readFacts(id)
 	if err == nil {
 		err = f.checkProtocol()
 	}
 	if err != nil {
-		return nil, err
-	}
-	client, err := agent.Dial(dir)
-	if err != nil {
+		client.Close(ErrClosed)
 		return nil, err
 	}
 	hold := beginHold(client)
