@@ -2,6 +2,7 @@ package engine_test
 
 import (
 	"context"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"io"
@@ -11,6 +12,7 @@ import (
 	"os/signal"
 	"path/filepath"
 	"runtime"
+	"strconv"
 	"strings"
 	"sync"
 	"syscall"
@@ -18,6 +20,7 @@ import (
 	"time"
 
 	"github.com/nestbox/nestbox/engine"
+	"github.com/nestbox/nestbox/lease"
 	"golang.org/x/sys/unix"
 )
 
@@ -579,6 +582,101 @@ func TestTCPMemory(t *testing.T) {
 	if took := tcpMemory(t) - before; took > 160<<20 {
 		t.Errorf("queues of a sandbox with 128 MiB took %d MiB; the guest says %s", took>>20, line)
 	}
+}
+
+// TestSocketMemory fills queues of sockets that the kernel counts for nobody. Who takes more than its memory by that is ended.
+func TestSocketMemory(t *testing.T) {
+	t.Parallel()
+	eng := open(t, "")
+	modest := create(t, eng, engine.CreateOptions{Limits: engine.Limits{Memory: 64 << 20}})
+	putSelf(t, modest)
+	for _, kind := range []string{"netlink", "icmp", "udp"} {
+		_, _ = guest(t, modest, "sockets", kind, "2")
+	}
+	kinds := []string{"netlink", "icmp"}
+	if _, err := os.Lstat("/sys/fs/cgroup/cgroup.controllers"); err != nil { // version 2 counts it, and lets nobody have more
+		kinds = append(kinds, "udp")
+	}
+	for _, kind := range kinds {
+		sb := create(t, eng, engine.CreateOptions{Limits: engine.Limits{Memory: 64 << 20}, KeepAlive: time.Hour})
+		putSelf(t, sb)
+		c := sb.Command("/tmp/self", kind, "2000")
+		c.Env = []string{helperVar + "=sockets"}
+		stdin, perr := c.StdinPipe()
+		if err := errors.Join(perr, c.Start()); err != nil {
+			t.Fatal(err)
+		}
+		select {
+		case <-sb.Done():
+		case <-time.After(30 * time.Second):
+			t.Fatalf("%s: the sandbox lives", kind)
+		}
+		_ = stdin.Close() // until then the guest waits
+		if l, err := eng.Lease(t.Context(), sb.ID()); err != nil || l.EndReason != lease.OOM {
+			t.Errorf("%s: %+v, %v, want it ended for want of memory", kind, l, err)
+		}
+	}
+	if err := modest.Command("true").Run(); err != nil {
+		t.Errorf("a sandbox with a few full sockets: %v", err)
+	}
+}
+
+func init() {
+	// Inside a sandbox, <kind> <n>: fills so many sockets of a kind, prints a line, waits.
+	helpers["sockets"] = func(args []string) error {
+		n, err := strconv.Atoi(args[1])
+		if err != nil {
+			return err
+		}
+		for range n {
+			if err := fillSocket(args[0]); err != nil {
+				return err
+			}
+		}
+		fmt.Println("full")
+		untilClosed()
+		return nil
+	}
+}
+
+// fillSocket opens a socket and has as much wait in it as it takes.
+func fillSocket(kind string) error {
+	family, typ, protocol := unix.AF_INET, unix.SOCK_DGRAM, 0
+	var to unix.Sockaddr = &unix.SockaddrInet4{Addr: [4]byte{127, 0, 0, 1}}
+	message := make([]byte, 32<<10)
+	switch kind {
+	case "netlink": // asks for the loopback device
+		family, typ, protocol, to = unix.AF_NETLINK, unix.SOCK_RAW, unix.NETLINK_ROUTE, &unix.SockaddrNetlink{Family: unix.AF_NETLINK}
+		message = make([]byte, unix.NLMSG_HDRLEN+unix.SizeofIfInfomsg)
+		binary.NativeEndian.PutUint32(message, uint32(len(message)))
+		binary.NativeEndian.PutUint16(message[4:], unix.RTM_GETLINK)
+		binary.NativeEndian.PutUint16(message[6:], unix.NLM_F_REQUEST)
+		binary.NativeEndian.PutUint32(message[unix.NLMSG_HDRLEN+4:], 1)
+	case "icmp": // asks for an echo
+		protocol = unix.IPPROTO_ICMP
+		message[0] = 8
+	}
+	fd, err := unix.Socket(family, typ|unix.SOCK_NONBLOCK, protocol)
+	if err != nil {
+		return err
+	}
+	_ = unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_RCVBUF, 1<<30)
+	if kind == "udp" {
+		if err := unix.Bind(fd, to); err != nil {
+			return err
+		}
+		if to, err = unix.Getsockname(fd); err != nil {
+			return err
+		}
+	}
+	for range 400 { // what is over is dropped
+		if err := unix.Sendto(fd, message, 0, to); err == unix.EAGAIN || err == unix.ENOBUFS || err == unix.ENOMEM {
+			return nil
+		} else if err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // tcpMemory is what the host's TCP takes, see proc_net_sockstat in the kernel's documents.

@@ -38,7 +38,10 @@ type Options struct {
 // Limits bound what a sandbox takes of the host. In CreateOptions a zero field is the engine's, in Options
 // its default; a negative one is no limit.
 type Limits struct {
-	Memory    int64   // bytes, swap included; at least 16 MiB
+	// Memory is bytes, swap included; at least 16 MiB. The kernel ends processes to keep to it. What waits in sockets of
+	// netlink, ICMP and UDP it doesn't count, or not always: who has more than Memory there, in a network of its own, is ended
+	// by an engine that is open, and its lease says lease.OOM.
+	Memory    int64
 	CPUs      float64 // processors' worth of time, of each 10 ms (below 0.1: 100 ms); 0.01 to 65536
 	Processes int     // processes and threads, with some 17 of the agent's; 32 to 4194304
 	OpenFiles int     // open files of each process; at least 64

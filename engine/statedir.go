@@ -192,17 +192,18 @@ func (s stateDir) unheld(dir *os.File) (bool, error) {
 
 // facts is what a sandbox's directory says of it. It is there before the directory is in sandboxes.
 type facts struct {
-	Cgroup    string            `json:"cgroup"`   // its name
-	UID       uint32            `json:"uid"`      // the host's id of its root
-	PID       int               `json:"pid"`      // the host's number of its agent
-	Start     uint64            `json:"start"`    // when the agent started, see proc_pid_stat(5)
-	Protocol  int               `json:"protocol"` // that its agent speaks
-	Disk      uint64            `json:"disk"`     // the number of its disk's device; 0: it has none
-	Template  string            `json:"template"`
-	Metadata  map[string]string `json:"metadata,omitempty"`
-	CreatedAt time.Time         `json:"created"`
-	Grace     time.Duration     `json:"grace,omitempty"`
-	Limits    Limits            `json:"limits"` // what they are now
+	Cgroup     string            `json:"cgroup"`      // its name
+	UID        uint32            `json:"uid"`         // the host's id of its root
+	PID        int               `json:"pid"`         // the host's number of its agent
+	Start      uint64            `json:"start"`       // when the agent started, see proc_pid_stat(5)
+	Protocol   int               `json:"protocol"`    // that its agent speaks
+	OwnNetwork bool              `json:"own_network"` // it has no other's
+	Disk       uint64            `json:"disk"`        // the number of its disk's device; 0: it has none
+	Template   string            `json:"template"`
+	Metadata   map[string]string `json:"metadata,omitempty"`
+	CreatedAt  time.Time         `json:"created"`
+	Grace      time.Duration     `json:"grace,omitempty"`
+	Limits     Limits            `json:"limits"` // what they are now
 	// Paused is set before the sandbox is frozen, and cleared after it was thawed: without it it isn't frozen,
 	// with it the freezer tells.
 	Paused    bool      `json:"paused,omitempty"`

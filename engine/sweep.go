@@ -247,7 +247,8 @@ func (f facts) alive() bool {
 func (e *Engine) reap(ctx context.Context) {
 	tick := time.NewTicker(reapInterval)
 	defer tick.Stop()
-	running, overdue, unheld := map[string]facts{}, map[string]time.Time{}, map[string]time.Time{}
+	running := map[string]facts{}
+	overdue, unheld, due := map[string]time.Time{}, map[string]time.Time{}, map[string]time.Time{}
 	for n := 1; ; n++ {
 		select {
 		case <-ctx.Done():
@@ -260,6 +261,9 @@ func (e *Engine) reap(ctx context.Context) {
 		e.enforce(ctx, lease.Paused, 0, unheld)
 		if n%enforceEvery == 0 {
 			e.enforce(ctx, lease.Running, slack, overdue)
+		}
+		if n%socketsEvery == 0 {
+			e.enforceSockets(ctx, running, due)
 		}
 		if n%forgetEvery == 0 {
 			if err := e.table.Forget(ctx, time.Now().Add(-memory)); err != nil && ctx.Err() == nil {

@@ -132,6 +132,7 @@ func (u *unclaimed) start() error {
 	if err != nil {
 		return err
 	}
+	u.facts.OwnNetwork = opts.Network == NetworkNone
 	if u.stat, err = openStat(u.facts.PID); err != nil {
 		return err
 	}

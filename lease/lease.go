@@ -32,7 +32,7 @@ const (
 	Expired EndReason = "expired" // its deadline or grace time ran out
 	Killed  EndReason = "killed"
 	Crashed EndReason = "crashed" // its agent ended before its time, or the host went down
-	OOM     EndReason = "oom"     // its agent ended because memory was used up
+	OOM     EndReason = "oom"     // its agent ended because memory was used up, or an engine ended it for that
 )
 
 // Lease is what is known of a sandbox.
