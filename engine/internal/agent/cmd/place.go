@@ -3,14 +3,19 @@
 package main
 
 import (
+	"slices"
 	"strings"
 
 	"github.com/nestbox/nestbox/engine/internal/wire"
 	"golang.org/x/sys/unix"
 )
 
-// maxRaces is how often openat2(2) is tried while others rename what is on the way.
-const maxRaces = 128
+const (
+	// maxRaces is how often something is replaced while others put something there again.
+	maxRaces = 128
+	// maxSteps is how many elements of names and links are resolved for one name. The kernel's bound is that of links.
+	maxSteps = 8192
+)
 
 // beneathError means that a link leads out of the directory.
 type beneathError struct{}
@@ -18,7 +23,7 @@ type beneathError struct{}
 func (beneathError) Error() string { return wire.StageBeneath }
 
 // place puts something below the directory that is sent along. What is on the way is resolved and made
-// there, at each step by the kernel, so that a link which an earlier request or a process of the sandbox has
+// there, a step at a time, so that a link which an earlier request or a process of the sandbox has
 // put there is followed to what is below the directory and nowhere else. Something that is no directory is
 // replaced, never written to: it may have other names.
 func (q *request) place() error {
@@ -67,22 +72,85 @@ func splitLast(name string) (parent, base string) {
 	return name[:i], name[i+1:]
 }
 
-// openBeneath opens a directory below root to resolve names in it.
-func openBeneath(root int, name string) (int, error) {
-	how := &unix.OpenHow{
-		Flags:   unix.O_PATH | unix.O_DIRECTORY | unix.O_CLOEXEC,
-		Resolve: unix.RESOLVE_BENEATH | unix.RESOLVE_NO_MAGICLINKS,
+// openBeneath opens a directory below root to resolve names in it. It is openat2(2) with RESOLVE_BENEATH, which the default
+// seccomp profile denies: a link may lead anywhere below root, and what leads out of it is a beneathError.
+func openBeneath(root int, name string) (fd int, err error) {
+	switch {
+	case name == "":
+		return -1, unix.ENOENT
+	case name[0] == '/':
+		return -1, beneathError{}
 	}
-	for n := 0; ; n++ {
-		fd, err := unix.Openat2(root, name, how)
-		if err == unix.EINTR || err == unix.EAGAIN && n < maxRaces {
+	at, err := openDir(root, ".")
+	if err != nil {
+		return -1, err
+	}
+	defer func() {
+		if err != nil {
+			_ = unix.Close(at)
+		}
+	}()
+	var passed []string // the names from root to at, none of which was a link
+	todo := strings.Split(name, "/")
+	for n := 0; len(todo) > 0; n++ {
+		if n == maxSteps {
+			return -1, unix.ELOOP
+		}
+		part := todo[0]
+		todo = todo[1:]
+		next := -1
+		switch part {
+		case "", ".":
 			continue
+		case "..": // of at may lead anywhere by now
+			if len(passed) == 0 {
+				return -1, beneathError{}
+			}
+			todo = slices.Concat(passed[:len(passed)-1], todo)
+			passed = nil
+			next, err = openDir(root, ".")
+		default:
+			next, err = openDir(at, part)
+			if err == unix.ENOTDIR {
+				if todo, err = linked(at, part, todo); err == nil {
+					continue
+				}
+			}
+			passed = append(passed, part)
 		}
-		if err == unix.EXDEV {
-			return -1, beneathError{}
+		if err != nil {
+			return -1, err
 		}
-		return fd, err
+		_ = unix.Close(at)
+		at = next
 	}
+	return at, nil
+}
+
+// openDir opens a directory, and no link to one, to resolve names in it.
+func openDir(at int, name string) (int, error) {
+	for {
+		fd, err := unix.Openat(at, name, unix.O_PATH|unix.O_DIRECTORY|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
+		if err != unix.EINTR {
+			return fd, err
+		}
+	}
+}
+
+// linked is what is to be resolved from the directory at when name, which is a link there, and rest were. It is ENOTDIR if name
+// is none.
+func linked(at int, name string, rest []string) ([]string, error) {
+	buf := make([]byte, unix.PathMax)
+	n, err := unix.Readlinkat(at, name, buf)
+	switch {
+	case err == unix.EINVAL:
+		return nil, unix.ENOTDIR
+	case err != nil:
+		return nil, err
+	case n > 0 && buf[0] == '/':
+		return nil, beneathError{}
+	}
+	return append(strings.Split(string(buf[:n]), "/"), rest...), nil
 }
 
 // makeBeneath is openBeneath, and makes what is missing.

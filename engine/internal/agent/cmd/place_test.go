@@ -174,3 +174,52 @@ func asNobody(f func() error) error {
 	}()
 	return f()
 }
+
+// FuzzOpenBeneath opens directories by names, with links of any targets on the way, and compares with openat2(2).
+func FuzzOpenBeneath(f *testing.F) {
+	for _, seed := range [][3]string{
+		{"a/b", "", ""}, {"", "", ""}, {".", "", ""}, {"a//./b/", "", ""}, {"x", "", ""}, {"a/x", "", ""}, {"file", "", ""}, {"file/..", "", ""},
+		{"..", "", ""}, {"a/..", "", ""}, {"a/../..", "", ""}, {"a/b/../../a", "", ""},
+		{"l", "a/b", ""}, {"l/..", "a/b", ""}, {"a/../l/../b", "a/b", ""}, {"l", "..", ""}, {"l", "/", ""}, {"l", "file", ""}, {"l", "x", ""},
+		{"l", "l", ""}, {"l", "a/m", "../a/b"}, {"l/b", "a/m", ".."}, {"l", "a/m", "../.."}, {"l/a/m", "a/m/l", "../l/."}, {"a/m", "", "b"},
+	} {
+		f.Add(seed[0], seed[1], seed[2])
+	}
+	f.Fuzz(func(t *testing.T, name, l, m string) {
+		dir := t.TempDir()
+		if err := errors.Join(os.MkdirAll(filepath.Join(dir, "a/b"), 0o755), os.WriteFile(filepath.Join(dir, "file"), nil, 0o644)); err != nil {
+			t.Fatal(err)
+		}
+		if os.Symlink(l, filepath.Join(dir, "l")) != nil || os.Symlink(m, filepath.Join(dir, "a/m")) != nil {
+			_ = os.Symlink("a", filepath.Join(dir, "a/m")) // a link without a target, or with one that isn't, can't be
+		}
+		if strings.ContainsRune(name, 0) || len(name) >= unix.PathMax {
+			return
+		}
+		root, err := unix.Open(dir, unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer unix.Close(root)
+		got, gotErr := found(openBeneath(root, name))
+		how := &unix.OpenHow{Flags: unix.O_PATH | unix.O_DIRECTORY | unix.O_CLOEXEC, Resolve: unix.RESOLVE_BENEATH}
+		want, wantErr := found(unix.Openat2(root, name, how))
+		if wantErr == unix.EXDEV {
+			wantErr = beneathError{}
+		}
+		if got != want || gotErr != wantErr {
+			t.Errorf("%q, with l to %q and a/m to %q: %v, %v, want %v, %v", name, l, m, got, gotErr, want, wantErr)
+		}
+	})
+}
+
+// found is what a descriptor, which it closes, is of.
+func found(fd int, err error) ([2]uint64, error) {
+	if err != nil {
+		return [2]uint64{}, err
+	}
+	defer unix.Close(fd)
+	var st unix.Stat_t
+	err = unix.Fstat(fd, &st)
+	return [2]uint64{st.Dev, st.Ino}, err
+}
