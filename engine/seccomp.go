@@ -17,11 +17,11 @@ import (
 var SeccompUnconfined = &specs.LinuxSeccomp{DefaultAction: specs.ActAllow}
 
 // DefaultSeccomp gives the profile that a sandbox gets which names none, to be changed and given to CreateOptions.
-func DefaultSeccomp() *specs.LinuxSeccomp { return seccomp.Default() }
+func DefaultSeccomp() *specs.LinuxSeccomp { return seccomp.Default(runtime.GOARCH) }
 
 // defaultFilter compiles the default profile once.
 var defaultFilter = sync.OnceValues(func() (seccomp.Program, error) {
-	return seccomp.Compile(seccomp.Default(), runtime.GOARCH)
+	return seccomp.Compile(seccomp.Default(runtime.GOARCH), runtime.GOARCH)
 })
 
 // filter is what CreateOptions.Seccomp compiles to.

@@ -116,6 +116,9 @@ var probes = []probe{
 	{"seccomp filter", unix.SYS_SECCOMP, args(unix.SECCOMP_SET_MODE_FILTER, 0, nowhere), unix.EINVAL, anybody},
 	{"seccomp filter by prctl", unix.SYS_PRCTL, args(unix.PR_SET_SECCOMP, unix.SECCOMP_MODE_FILTER, nowhere), unix.EINVAL, anybody},
 	{"F_SETLEASE", unix.SYS_FCNTL, args(none, unix.F_SETLEASE), unix.EPERM, anybody},
+	{"F_SETFL of O_DIRECT", unix.SYS_FCNTL, args(none, unix.F_SETFL, unix.O_DIRECT), unix.EINVAL, anybody},
+	{"openat of O_DIRECT", unix.SYS_OPENAT, args(none, nowhere, unix.O_DIRECT), unix.EINVAL, anybody},
+	{"openat2", unix.SYS_OPENAT2, args(none, nowhere, nowhere, 0), unix.ENOSYS, anybody},
 	{"F_NOTIFY", unix.SYS_FCNTL, args(none, unix.F_NOTIFY), unix.EPERM, anybody},
 
 	{"the agent's limits", unix.SYS_PRLIMIT64, args(1, unix.RLIMIT_NOFILE), unix.EPERM, root},

@@ -17,7 +17,7 @@ const allowed = `
 	fallocate fchdir fchmod fchmodat fchmodat2 fchown fchownat fdatasync fgetxattr file_getattr file_setattr flistxattr
 	flock fremovexattr fsetxattr fstat fstatfs fsync ftruncate futimesat getcwd getdents getdents64 getxattr getxattrat
 	lchown lgetxattr link linkat listmount listxattr listxattrat llistxattr lremovexattr lseek lsetxattr lstat mkdir
-	mkdirat mknod mknodat name_to_handle_at newfstatat open openat openat2 pread64 preadv preadv2 pwrite64 pwritev
+	mkdirat mknod mknodat name_to_handle_at newfstatat pread64 preadv preadv2 pwrite64 pwritev
 	pwritev2 read readahead readlink readlinkat readv removexattr removexattrat rename renameat renameat2 rmdir sendfile
 	setxattr setxattrat splice stat statfs statmount statx symlink symlinkat sync_file_range syncfs tee truncate
 	umask unlink unlinkat utime utimensat utimes vmsplice write writev
@@ -62,6 +62,7 @@ const (
 	newNamespaces = 0x7e020000 // CLONE_NEWNS, …CGROUP, …UTS, …IPC, …USER, …PID, …NET
 	newTime       = 0x80       // CLONE_NEWTIME; in clone, part of the signal's number
 
+	fSetFlags = 4
 	fSetLease = 1024
 	fNotify   = 1026
 
@@ -98,9 +99,12 @@ var protocols = []uint64{0, 1, 6, 17, 58, 262}
 // not randomised; and the question what it is.
 var personalities = []uint64{0, 0x8, 0x20000, 0x20008, 0x40000, 0xffffffff}
 
-// Default is the profile of a sandbox that names none. What it denies is EPERM, or what the kernel says that hasn't
-// got it. It is the caller's to change.
-func Default() *specs.LinuxSeccomp {
+// oDirect is O_DIRECT by architecture, as runtime.GOARCH names them.
+var oDirect = map[string]uint64{"amd64": 0x4000, "arm64": 0x10000}
+
+// Default is the profile of a sandbox that names none, on an architecture. What it denies is EPERM, or what the kernel says that
+// hasn't got it. It is the caller's to change.
+func Default(arch string) *specs.LinuxSeccomp {
 	p := &profile{}
 	p.allow(allowed)
 	// libc uses clone then, whose flags can be looked at.
@@ -113,6 +117,7 @@ func Default() *specs.LinuxSeccomp {
 	for _, v := range personalities {
 		p.allow("personality", is(0, v))
 	}
+	p.direct(oDirect[arch])
 	// A lease keeps others from opening a file; a notification keeps a directory that is the host's busy.
 	p.deny(eperm, "fcntl", is(1, fSetLease))
 	p.deny(eperm, "fcntl", is(1, fNotify))
@@ -126,6 +131,17 @@ func Default() *specs.LinuxSeccomp {
 	p.sparing()
 	errno := uint(eperm)
 	return &specs.LinuxSeccomp{DefaultAction: specs.ActErrno, DefaultErrnoRet: &errno, Syscalls: p.list}
+}
+
+// direct denies direct transfers, whose flag is given, as a file system does that has none: for each piece of a file the kernel
+// keeps a note that counts for nobody's memory, of half a million pieces for one call; while that lasts, which a guest decides,
+// the file is locked, and the process neither ends nor stops. Where openat2 has its flags can't be looked at.
+func (p *profile) direct(flag uint64) {
+	p.deny(einval, "open", bits(1, flag, flag))
+	p.deny(einval, "openat", bits(2, flag, flag))
+	p.deny(einval, "fcntl", is(1, fSetFlags), bits(2, flag, flag))
+	p.allow("open openat")
+	p.deny(enosys, "openat2")
 }
 
 // sockets allows families and protocols that ordinary software uses. The others are where a guest reaches the
