@@ -180,9 +180,16 @@ func (g geometry) content(id [32]byte, uid uint32, now time.Time) []byte {
 
 // setBits sets those of what is used, which is the first, and of what there isn't.
 func setBits(b []byte, used, have uint32) {
-	for i := range uint32(groupBlocks) {
-		if i < used || i >= have {
-			b[i/8] |= 1 << (i % 8)
+	for i := range b {
+		first := uint32(i) * 8
+		if first+8 <= used || first >= have {
+			b[i] = 0xFF
+			continue
+		}
+		for bit := range uint32(8) {
+			if first+bit < used || first+bit >= have {
+				b[i] |= 1 << bit
+			}
 		}
 	}
 }
