@@ -346,6 +346,15 @@ func gone(err error) bool {
 	return errors.Is(err, agent.ErrGone) || errors.Is(err, fs.ErrNotExist) || errors.Is(err, errRefused)
 }
 
+// createdAt is when the sandbox of an ID was created, or zero if the ID is none.
+func createdAt(id string) time.Time {
+	u, err := uuid.Parse(id)
+	if err != nil {
+		return time.Time{}
+	}
+	return time.Unix(u.Time().UnixTime())
+}
+
 // newID gives an ID that sorts after those before it.
 func newID() (string, error) {
 	u, err := uuid.NewV7()

@@ -7,11 +7,13 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"maps"
 	"os"
 	"path/filepath"
 	"slices"
 	"time"
 
+	"github.com/nestbox/nestbox/engine/internal/wire"
 	"github.com/nestbox/nestbox/lease"
 )
 
@@ -201,7 +203,6 @@ type facts struct {
 	Disk       uint64            `json:"disk"`        // the number of its disk's device; 0: it has none
 	Template   string            `json:"template"`
 	Metadata   map[string]string `json:"metadata,omitempty"`
-	CreatedAt  time.Time         `json:"created"`
 	Grace      time.Duration     `json:"grace,omitempty"`
 	Limits     Limits            `json:"limits"` // what they are now
 	// Paused is set before the sandbox is frozen, and cleared after it was thawed: without it it isn't frozen,
@@ -239,8 +240,8 @@ func (s stateDir) writeFacts(id string, f facts) (err error) {
 	return nil
 }
 
-// write writes facts to a file that is new, or has less of them. It isn't cut off first: ext4 would then start to write
-// the new content to the disk when the file is closed, see auto_da_alloc in ext4(5).
+// write writes facts to a file that is new, or has others. It isn't cut off first: ext4 would then start to write the new
+// content to the disk when the file is closed, see auto_da_alloc in ext4(5).
 func (f facts) write(path string) error {
 	data, err := json.Marshal(f)
 	if err != nil {
@@ -251,17 +252,30 @@ func (f facts) write(path string) error {
 		return err
 	}
 	_, err = file.Write(data)
+	fi, serr := file.Stat()
+	if err = errors.Join(err, serr); err == nil && fi.Size() > int64(len(data)) {
+		err = file.Truncate(int64(len(data)))
+	}
 	return errors.Join(err, file.Close())
 }
 
-// lease is what facts know of a lease.
+// describe has facts say what was asked for. It is false if they did already.
+func (f *facts) describe(o order) (changed bool) {
+	was := *f
+	f.Protocol = wire.Protocol
+	f.Template, f.Metadata, f.Grace, f.Limits = o.opts.Template, o.opts.Metadata, o.opts.Grace, o.limits
+	return f.Protocol != was.Protocol || f.Template != was.Template || !maps.Equal(f.Metadata, was.Metadata) ||
+		f.Grace != was.Grace || f.Limits != was.Limits
+}
+
+// lease is what facts know of a lease. When it began the sandbox's ID tells, to the millisecond.
 func (f facts) lease(id string) lease.Lease {
 	return lease.Lease{
 		ID:        id,
 		Template:  f.Template,
 		Metadata:  f.Metadata,
 		State:     lease.Running,
-		CreatedAt: f.CreatedAt,
+		CreatedAt: createdAt(id),
 		Grace:     f.Grace,
 	}
 }

@@ -56,6 +56,7 @@ func (u *unclaimed) run(ctx context.Context) (err error) {
 	if u.facts.Cgroup, err = newID(); err != nil {
 		return err
 	}
+	u.facts.describe(u.order)
 	u.path = u.e.state.unclaimed(u.facts.Cgroup)
 	u.e.pool.keep(u.facts.Cgroup, true)
 	if u.dir, err = u.e.state.makeDir(u.path); err != nil {
@@ -181,10 +182,12 @@ func (u *unclaimed) claim(ctx context.Context, o order) (*Sandbox, error) {
 		}
 	}
 	now := time.Now()
-	f := &u.facts
-	f.Protocol = wire.Protocol
-	f.Template, f.Metadata = o.opts.Template, o.opts.Metadata
-	f.CreatedAt, f.Grace, f.Limits = now, o.opts.Grace, o.limits
+	if u.facts.describe(o) {
+		if err := u.facts.write(u.factsFile()); err != nil {
+			return nil, err
+		}
+	}
+	stepHook("create facts")
 	if err := u.publish(id); err != nil {
 		return nil, err
 	}
@@ -198,7 +201,8 @@ func (u *unclaimed) claim(ctx context.Context, o order) (*Sandbox, error) {
 	if err := context.Cause(ctx); err != nil {
 		return nil, err
 	}
-	l := f.lease(id)
+	l := u.facts.lease(id)
+	l.CreatedAt = now
 	if o.opts.KeepAlive > 0 {
 		l.ExpiresAt = now.Add(o.opts.KeepAlive)
 	}
@@ -208,17 +212,13 @@ func (u *unclaimed) claim(ctx context.Context, o order) (*Sandbox, error) {
 	stepHook("create record")
 	_ = u.stat.Close()
 	u.e.emit(lease.Event{Kind: lease.EventCreated, ID: id, ExpiresAt: l.ExpiresAt})
-	sb := u.e.handle(id, f.Cgroup, u.dir, u.client, held(u.info))
+	sb := u.e.handle(id, u.facts.Cgroup, u.dir, u.client, held(u.info))
 	sb.tap = tap.From(ctx)
 	return sb, nil
 }
 
-// publish makes the sandbox's directory that of the sandbox id, complete with its facts.
+// publish makes the sandbox's directory that of the sandbox id.
 func (u *unclaimed) publish(id string) error {
-	if err := u.facts.write(u.factsFile()); err != nil {
-		return err
-	}
-	stepHook("create facts")
 	path := u.e.state.sandbox(id)
 	if err := os.Rename(u.path, path); err != nil {
 		return err
