@@ -263,7 +263,9 @@ func TestLostRecords(t *testing.T) {
 	mem := &forgetful{}
 	eng := open(t, "", func(o *engine.Options) { o.Store = mem })
 	ctx := t.Context()
+	began := time.Now().Truncate(time.Millisecond)
 	sb := create(t, eng, engine.CreateOptions{Metadata: map[string]string{"a": "1"}})
+	done := time.Now()
 	for name, f := range map[string]func() error{
 		"KeepAlive":   func() error { return sb.KeepAlive(ctx, time.Minute) },
 		"SetMetadata": func() error { return sb.SetMetadata(ctx, map[string]string{"a": "1"}) },
@@ -277,7 +279,8 @@ func TestLostRecords(t *testing.T) {
 		if err := f(); err != nil {
 			t.Errorf("%s: %v", name, err)
 		}
-		if l, err := eng.Lease(ctx, sb.ID()); err != nil || l.Metadata["a"] != "1" {
+		l, err := eng.Lease(ctx, sb.ID())
+		if err != nil || l.Metadata["a"] != "1" || l.CreatedAt.Before(began) || l.CreatedAt.After(done) {
 			t.Errorf("after %s: lease %+v, %v", name, l, err)
 		}
 	}
