@@ -584,24 +584,20 @@ func TestTCPMemory(t *testing.T) {
 	}
 }
 
-// TestSocketMemory fills queues of sockets that the kernel counts for nobody. Who takes more than its memory by that is ended.
+// TestSocketMemory has what the kernel counts for nobody: full queues of netlink, and connections that nobody accepts. Who takes
+// more than its memory by that is ended.
 func TestSocketMemory(t *testing.T) {
 	t.Parallel()
 	eng := open(t, "")
-	modest := create(t, eng, engine.CreateOptions{Limits: engine.Limits{Memory: 64 << 20}})
+	modest := create(t, eng, engine.CreateOptions{})
 	putSelf(t, modest)
-	for _, kind := range []string{"netlink", "icmp", "udp"} {
-		_, _ = guest(t, modest, "sockets", kind, "2")
-	}
-	kinds := []string{"netlink", "icmp"}
-	if _, err := os.Lstat("/sys/fs/cgroup/cgroup.controllers"); err != nil { // version 2 counts it, and lets nobody have more
-		kinds = append(kinds, "udp")
-	}
-	for _, kind := range kinds {
+	_, _ = guest(t, modest, "netlink", "100") // some 90 MB of 512
+	_, _ = guest(t, modest, "unaccepted", "1")
+	for helper, n := range map[string]string{"netlink": "2000", "unaccepted": "1000"} {
 		sb := create(t, eng, engine.CreateOptions{Limits: engine.Limits{Memory: 64 << 20}, KeepAlive: time.Hour})
 		putSelf(t, sb)
-		c := sb.Command("/tmp/self", kind, "2000")
-		c.Env = []string{helperVar + "=sockets"}
+		c := sb.Command("/tmp/self", n)
+		c.Env = []string{helperVar + "=" + helper}
 		stdin, perr := c.StdinPipe()
 		if err := errors.Join(perr, c.Start()); err != nil {
 			t.Fatal(err)
@@ -609,11 +605,11 @@ func TestSocketMemory(t *testing.T) {
 		select {
 		case <-sb.Done():
 		case <-time.After(30 * time.Second):
-			t.Fatalf("%s: the sandbox lives", kind)
+			t.Fatalf("%s: the sandbox lives", helper)
 		}
 		_ = stdin.Close() // until then the guest waits
 		if l, err := eng.Lease(t.Context(), sb.ID()); err != nil || l.EndReason != lease.OOM {
-			t.Errorf("%s: %+v, %v, want it ended for want of memory", kind, l, err)
+			t.Errorf("%s: %+v, %v, want it ended for want of memory", helper, l, err)
 		}
 	}
 	if err := modest.Command("true").Run(); err != nil {
@@ -622,57 +618,66 @@ func TestSocketMemory(t *testing.T) {
 }
 
 func init() {
-	// Inside a sandbox, <kind> <n>: fills so many sockets of a kind, prints a line, waits.
-	helpers["sockets"] = func(args []string) error {
-		n, err := strconv.Atoi(args[1])
-		if err != nil {
-			return err
-		}
-		for range n {
-			if err := fillSocket(args[0]); err != nil {
+	// Inside a sandbox, <n>: does that so many times, prints a line, waits.
+	for helper, once := range map[string]func() error{"netlink": fillNetlink, "unaccepted": dontAccept} {
+		helpers[helper] = func(args []string) error {
+			n, err := strconv.Atoi(args[0])
+			if err != nil {
 				return err
 			}
+			for range n {
+				if err := once(); err != nil {
+					return err
+				}
+			}
+			fmt.Println("done")
+			untilClosed()
+			return nil
 		}
-		fmt.Println("full")
-		untilClosed()
-		return nil
 	}
 }
 
-// fillSocket opens a socket and has as much wait in it as it takes.
-func fillSocket(kind string) error {
-	family, typ, protocol := unix.AF_INET, unix.SOCK_DGRAM, 0
-	var to unix.Sockaddr = &unix.SockaddrInet4{Addr: [4]byte{127, 0, 0, 1}}
-	message := make([]byte, 32<<10)
-	switch kind {
-	case "netlink": // asks for the loopback device
-		family, typ, protocol, to = unix.AF_NETLINK, unix.SOCK_RAW, unix.NETLINK_ROUTE, &unix.SockaddrNetlink{Family: unix.AF_NETLINK}
-		message = make([]byte, unix.NLMSG_HDRLEN+unix.SizeofIfInfomsg)
-		binary.NativeEndian.PutUint32(message, uint32(len(message)))
-		binary.NativeEndian.PutUint16(message[4:], unix.RTM_GETLINK)
-		binary.NativeEndian.PutUint16(message[6:], unix.NLM_F_REQUEST)
-		binary.NativeEndian.PutUint32(message[unix.NLMSG_HDRLEN+4:], 1)
-	case "icmp": // asks for an echo
-		protocol = unix.IPPROTO_ICMP
-		message[0] = 8
-	}
-	fd, err := unix.Socket(family, typ|unix.SOCK_NONBLOCK, protocol)
+// fillNetlink opens a socket and asks about the loopback device for as long as it takes answers.
+func fillNetlink() error {
+	message := make([]byte, unix.NLMSG_HDRLEN+unix.SizeofIfInfomsg)
+	binary.NativeEndian.PutUint32(message, uint32(len(message)))
+	binary.NativeEndian.PutUint16(message[4:], unix.RTM_GETLINK)
+	binary.NativeEndian.PutUint16(message[6:], unix.NLM_F_REQUEST)
+	binary.NativeEndian.PutUint32(message[unix.NLMSG_HDRLEN+4:], 1)
+	fd, err := unix.Socket(unix.AF_NETLINK, unix.SOCK_RAW|unix.SOCK_NONBLOCK, unix.NETLINK_ROUTE)
 	if err != nil {
 		return err
 	}
 	_ = unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_RCVBUF, 1<<30)
-	if kind == "udp" {
-		if err := unix.Bind(fd, to); err != nil {
-			return err
-		}
-		if to, err = unix.Getsockname(fd); err != nil {
-			return err
+	for range 400 { // what is over is dropped
+		if err := unix.Sendto(fd, message, 0, &unix.SockaddrNetlink{Family: unix.AF_NETLINK}); err != nil {
+			return nil
 		}
 	}
-	for range 400 { // what is over is dropped
-		if err := unix.Sendto(fd, message, 0, to); err == unix.EAGAIN || err == unix.ENOBUFS || err == unix.ENOMEM {
-			return nil
-		} else if err != nil {
+	return nil
+}
+
+// dontAccept has a listener's queue full of connections, whose other ends are reset.
+func dontAccept() error {
+	l, err := unix.Socket(unix.AF_INET, unix.SOCK_STREAM, 0)
+	if err != nil {
+		return err
+	}
+	if err := errors.Join(unix.Bind(l, &unix.SockaddrInet4{Addr: [4]byte{127, 0, 0, 1}}), unix.Listen(l, 1<<16)); err != nil {
+		return err
+	}
+	to, err := unix.Getsockname(l)
+	if err != nil {
+		return err
+	}
+	for range 1000 {
+		fd, err := unix.Socket(unix.AF_INET, unix.SOCK_STREAM|unix.SOCK_NONBLOCK, 0)
+		if err != nil {
+			return err
+		}
+		_ = unix.Connect(fd, to) // which is done when it returns, or the queue is full
+		err = errors.Join(unix.SetsockoptLinger(fd, unix.SOL_SOCKET, unix.SO_LINGER, &unix.Linger{Onoff: 1}), unix.Close(fd))
+		if err != nil {
 			return err
 		}
 	}

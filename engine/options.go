@@ -38,9 +38,9 @@ type Options struct {
 // Limits bound what a sandbox takes of the host. In CreateOptions a zero field is the engine's, in Options
 // its default; a negative one is no limit.
 type Limits struct {
-	// Memory is bytes, swap included; at least 16 MiB. The kernel ends processes to keep to it. What waits in sockets of
-	// netlink, ICMP and UDP it doesn't count, or not always: who has more than Memory there, in a network of its own, is ended
-	// by an engine that is open, and its lease says lease.OOM.
+	// Memory is bytes, swap included; at least 16 MiB. The kernel ends processes to keep to it. Not all that it has for a
+	// sandbox it counts: of what waits in sockets of netlink, and of sockets themselves, an engine that is open looks whether
+	// they take more than Memory again, and ends the sandbox, whose lease says lease.OOM, if its network is its own.
 	Memory    int64
 	CPUs      float64 // processors' worth of time, of each 10 ms (below 0.1: 100 ms); 0.01 to 65536
 	Processes int     // processes and threads, with some 17 of the agent's; 32 to 4194304

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"maps"
 	"os"
@@ -19,10 +20,10 @@ import (
 const (
 	// socketsEvery is how many times reapInterval is between looks at what sandboxes have in sockets.
 	socketsEvery = 2
-	// socketsRest is how many times as long as a look took it is at least until the next: a guest can have many sockets.
+	// socketsRest is how many times as long as a look took it is at least until the next.
 	socketsRest = 20
-	// socketBytes is what a socket with nothing in it takes, or less.
-	socketBytes = 1 << 10
+	// socketBytes is what a socket takes, at least. Who doesn't accept connections has theirs counted for nobody.
+	socketBytes = 2 << 10
 )
 
 // enforceSockets ends sandboxes whose sockets hold more than Limits.Memory of what the kernel doesn't count for it. running
@@ -34,15 +35,15 @@ func (e *Engine) enforceSockets(ctx context.Context, running map[string]facts, d
 	})
 	for id, f := range running {
 		start := time.Now()
-		if !f.OwnNetwork || start.Before(due[id]) {
+		if !f.OwnNetwork || start.Before(due[id]) || ctx.Err() != nil {
 			continue
 		}
 		bytes, err := socketMemory(f.PID)
-		due[id] = start.Add(socketsRest * time.Since(start))
 		if err == nil && bytes > minMemory {
 			err = e.endGreedy(ctx, id, bytes)
 		}
-		if err != nil && ctx.Err() == nil && !errors.Is(err, fs.ErrNotExist) && !errors.Is(err, ErrNotFound) {
+		due[id] = start.Add(socketsRest * time.Since(start))
+		if err != nil && !errors.Is(err, fs.ErrNotExist) && !errors.Is(err, ErrNotFound) {
 			e.log.Error("look at sockets", "sandbox", id, "error", err)
 		}
 	}
@@ -58,70 +59,49 @@ func (e *Engine) endGreedy(ctx context.Context, id string, bytes int64) error {
 	return e.kill(ctx, id, lease.OOM)
 }
 
-// socketTables are the files of a process's network, see proc_pid_net(5), that list sockets whose queues the kernel counts for
-// no cgroup, on version 1 at least, and which of their fields say how long these are: in bytes each, or two of them in
-// hexadecimal.
-var socketTables = []struct {
-	name   string
-	fields []int
-}{
-	{"netlink", []int{4, 5}},
-	{"icmp", []int{4}},
-	{"icmp6", []int{4}},
-	{"udp", []int{4}},
-	{"udp6", []int{4}},
-}
-
-// socketMemory is how many bytes such sockets hold in the network that a process has. Most sandboxes have no sockets.
+// socketMemory is how many bytes sockets take in the network that a process has, of those that the kernel counts for no
+// cgroup: the sockets themselves, and the queues of netlink's. See proc_pid_net(5).
 func socketMemory(pid int) (bytes int64, err error) {
 	net := filepath.Join("/proc", strconv.Itoa(pid), "net")
 	stat, err := os.ReadFile(filepath.Join(net, "sockstat"))
-	if err != nil || strings.HasPrefix(string(stat), "sockets: used 0\n") {
+	if err != nil {
 		return 0, err
 	}
-	for _, table := range socketTables {
-		n, err := queues(filepath.Join(net, table.name), table.fields)
-		if err != nil && !errors.Is(err, fs.ErrNotExist) { // the kernel may have no IPv6
-			return 0, err
-		}
-		bytes += n
+	var sockets int64
+	if _, err := fmt.Sscanf(string(stat), "sockets: used %d\n", &sockets); err != nil {
+		return 0, fmt.Errorf("%s/sockstat: %w", net, err)
 	}
-	return bytes, nil
-}
-
-// queues adds up what is in the sockets that a table lists, below a line of titles.
-func queues(table string, fields []int) (bytes int64, err error) {
-	f, err := os.Open(table)
+	if sockets == 0 { // as most sandboxes
+		return 0, nil
+	}
+	f, err := os.Open(filepath.Join(net, "netlink"))
 	if err != nil {
 		return 0, err
 	}
 	defer f.Close()
-	lines := bufio.NewScanner(f)
+	bytes, err = netlinkQueues(f)
+	if err != nil {
+		return 0, fmt.Errorf("%s/netlink: %w", net, err)
+	}
+	return bytes + sockets*socketBytes, nil
+}
+
+// netlinkQueues adds up what is in the queues that the kernel's table of netlink sockets lists, below a line of titles.
+func netlinkQueues(table io.Reader) (bytes int64, err error) {
+	const receive, send = 4, 5
+	lines := bufio.NewScanner(table)
 	lines.Scan()
 	for lines.Scan() {
 		words := strings.Fields(lines.Text())
-		bytes += socketBytes
-		for _, i := range fields {
-			if i >= len(words) {
-				return 0, fmt.Errorf("%s: a line is malformed", table)
-			}
-			n, err := queue(words[i])
-			if err != nil {
-				return 0, fmt.Errorf("%s: %w", table, err)
-			}
-			bytes += n
+		if len(words) <= send {
+			return 0, errors.New("a line is malformed")
 		}
+		r, rerr := strconv.ParseInt(words[receive], 10, 64)
+		s, serr := strconv.ParseInt(words[send], 10, 64)
+		if err := errors.Join(rerr, serr); err != nil {
+			return 0, err
+		}
+		bytes += r + s
 	}
 	return bytes, lines.Err()
-}
-
-// queue reads the length of a queue, or, with a colon between them, of one to send and one to receive.
-func queue(word string) (int64, error) {
-	send, receive, two := strings.Cut(word, ":")
-	if !two {
-		return strconv.ParseInt(word, 10, 64)
-	}
-	s, serr := strconv.ParseInt(send, 16, 64)
-	r, rerr := strconv.ParseInt(receive, 16, 64)
-	return s + r, errors.Join(serr, rerr)
 }

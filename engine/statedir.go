@@ -199,7 +199,7 @@ type facts struct {
 	PID        int               `json:"pid"`         // the host's number of its agent
 	Start      uint64            `json:"start"`       // when the agent started, see proc_pid_stat(5)
 	Protocol   int               `json:"protocol"`    // that its agent speaks
-	OwnNetwork bool              `json:"own_network"` // it has no other's
+	OwnNetwork bool              `json:"own_network"` // it isn't the host's
 	Disk       uint64            `json:"disk"`        // the number of its disk's device; 0: it has none
 	Template   string            `json:"template"`
 	Metadata   map[string]string `json:"metadata,omitempty"`

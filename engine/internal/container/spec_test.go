@@ -81,7 +81,7 @@ func TestSpecNetwork(t *testing.T) {
 		sysctl     map[string]string
 		sys        string // the type of /sys
 	}{
-		{"loopback", false, append(slices.Clone(own), specs.NetworkNamespace), map[string]string{"net.ipv4.ping_group_range": "0 65535", "user.max_user_namespaces": "0"}, "sysfs"},
+		{"loopback", false, append(slices.Clone(own), specs.NetworkNamespace), map[string]string{"net.ipv4.ping_group_range": "1 0", "user.max_user_namespaces": "0"}, "sysfs"},
 		{"host", true, own, map[string]string{"user.max_user_namespaces": "0"}, "tmpfs"},
 	}
 	for _, tt := range tests {

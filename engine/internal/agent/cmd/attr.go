@@ -19,7 +19,7 @@ func (q *request) setAttr() error {
 		return wire.ErrMessage
 	}
 	fd := q.fds[0]
-	err := q.settings.cred.do(func() error {
+	err := q.do(func() error {
 		if attr.UID >= 0 || attr.GID >= 0 {
 			if err := unix.Fchown(fd, int(attr.UID), int(attr.GID)); err != nil {
 				return err
@@ -38,9 +38,13 @@ func (q *request) setAttr() error {
 	return q.done(err)
 }
 
-// done answers a request with nothing but its error.
+// done answers a request with nothing but its error. One that isn't made any more has no answer.
 func (q *request) done(err error) error {
-	if err != nil {
+	switch err {
+	case nil:
+	case errStale:
+		return nil
+	default:
 		return q.fail(errnoOf(err), "")
 	}
 	return q.send(q.ok())

@@ -62,12 +62,7 @@ var (
 // errHeavy instead where it would free much: then it is made aside. What waits for its turn when a pause begins isn't made.
 func (q *request) freeing(call func(q *request, light bool) error, answer func(*request, error) error) error {
 	cred := q.settings.cred
-	err := cred.do(func() error {
-		if q.overtaken() && q.stale() {
-			return errStale
-		}
-		return call(q, true)
-	})
+	err := q.do(func() error { return call(q, true) })
 	switch err {
 	case errStale:
 		return nil
@@ -86,6 +81,16 @@ func (q *request) freeing(call func(q *request, light bool) error, answer func(*
 			return nil
 		}
 		return answer(q, err)
+	})
+}
+
+// do is do of the user's credential. A request that waits for its turn when a pause begins is errStale.
+func (q *request) do(f func() error) error {
+	return q.settings.cred.do(func() error {
+		if q.overtaken() && q.stale() {
+			return errStale
+		}
+		return f()
 	})
 }
 
@@ -247,7 +252,11 @@ func (q *request) readDir() error {
 	}
 	// A record of getdents64(2) is never shorter than what becomes of it here.
 	buf := make([]byte, wire.MaxMessage/2)
-	n, err := unix.Getdents(q.fds[0], buf)
+	n := 0
+	err := busy.do(func() (err error) {
+		n, err = unix.Getdents(q.fds[0], buf)
+		return err
+	})
 	if err != nil {
 		return q.fail(errnoOf(err), "")
 	}
@@ -267,7 +276,11 @@ func (q *request) fstat() error {
 	if len(q.fds) != 1 {
 		return wire.ErrMessage
 	}
-	st, err := fstat(q.fds[0])
+	var st wire.Stat
+	err := busy.do(func() (err error) {
+		st, err = fstat(q.fds[0])
+		return err
+	})
 	return q.sendStat(st, err)
 }
 
@@ -277,7 +290,7 @@ func (q *request) stat() error {
 		return err
 	}
 	var st unix.Stat_t
-	err := q.settings.cred.do(func() error {
+	err := q.do(func() error {
 		if nofollow {
 			return unix.Lstat(name, &st)
 		}
@@ -288,7 +301,7 @@ func (q *request) stat() error {
 
 func (q *request) sendStat(st wire.Stat, err error) error {
 	if err != nil {
-		return q.fail(errnoOf(err), "")
+		return q.done(err)
 	}
 	m := q.ok()
 	st.Put(m)
@@ -301,12 +314,12 @@ func (q *request) readlink() error {
 		return err
 	}
 	var target string
-	err := q.settings.cred.do(func() (err error) {
+	err := q.do(func() (err error) {
 		target, err = os.Readlink(name)
 		return err
 	})
 	if err != nil {
-		return q.fail(errnoOf(err), "")
+		return q.done(err)
 	}
 	return q.send(q.ok().Text(target))
 }

@@ -13,8 +13,8 @@ import (
 const (
 	// maxRaces is how often something is replaced while others put something there again.
 	maxRaces = 128
-	// maxSteps is how many elements of names and links are resolved for one name. The kernel's bound is that of links.
-	maxSteps = 8192
+	// maxLinks is how many links are followed for one name, as by the kernel, see path_resolution(7).
+	maxLinks = 40
 )
 
 // beneathError means that a link leads out of the directory.
@@ -72,14 +72,16 @@ func splitLast(name string) (parent, base string) {
 	return name[:i], name[i+1:]
 }
 
-// openBeneath opens a directory below root to resolve names in it. It is openat2(2) with RESOLVE_BENEATH, which the default
-// seccomp profile denies: a link may lead anywhere below root, and what leads out of it is a beneathError.
+// openBeneath opens a directory below root to resolve names in it, as openat2(2) does with RESOLVE_BENEATH; the default seccomp
+// profile denies that call. A link may lead anywhere below root, and what leads out of it is a beneathError.
 func openBeneath(root int, name string) (fd int, err error) {
 	switch {
 	case name == "":
 		return -1, unix.ENOENT
 	case name[0] == '/':
 		return -1, beneathError{}
+	case len(name) >= unix.PathMax:
+		return -1, unix.ENAMETOOLONG
 	}
 	at, err := openDir(root, ".")
 	if err != nil {
@@ -92,10 +94,7 @@ func openBeneath(root int, name string) (fd int, err error) {
 	}()
 	var passed []string // the names from root to at, none of which was a link
 	todo := strings.Split(name, "/")
-	for n := 0; len(todo) > 0; n++ {
-		if n == maxSteps {
-			return -1, unix.ELOOP
-		}
+	for links := 0; len(todo) > 0; {
 		part := todo[0]
 		todo = todo[1:]
 		next := -1
@@ -112,8 +111,12 @@ func openBeneath(root int, name string) (fd int, err error) {
 		default:
 			next, err = openDir(at, part)
 			if err == unix.ENOTDIR {
-				if todo, err = linked(at, part, todo); err == nil {
+				if todo, err = linked(at, part, todo); err == nil && links < maxLinks {
+					links++
 					continue
+				}
+				if err == nil {
+					err = unix.ELOOP
 				}
 			}
 			passed = append(passed, part)

@@ -181,6 +181,8 @@ func FuzzOpenBeneath(f *testing.F) {
 		{"a/b", "", ""}, {"", "", ""}, {".", "", ""}, {"a//./b/", "", ""}, {"x", "", ""}, {"a/x", "", ""}, {"file", "", ""}, {"file/..", "", ""},
 		{"..", "", ""}, {"a/..", "", ""}, {"a/../..", "", ""}, {"a/b/../../a", "", ""},
 		{"l", "a/b", ""}, {"l/..", "a/b", ""}, {"a/../l/../b", "a/b", ""}, {"l", "..", ""}, {"l", "/", ""}, {"l", "file", ""}, {"l", "x", ""},
+		{strings.Repeat("l/../", 40) + "l", "a", ""}, {strings.Repeat("l/../", 39) + "l", "a", ""}, {strings.Repeat("a/../", 900), "", ""},
+		{strings.Repeat("./", 2047) + "a", "", ""}, {strings.Repeat("./", 2048), "", ""}, {"l", strings.Repeat("l/", 2047), ""},
 		{"l", "l", ""}, {"l", "a/m", "../a/b"}, {"l/b", "a/m", ".."}, {"l", "a/m", "../.."}, {"l/a/m", "a/m/l", "../l/."}, {"a/m", "", "b"},
 	} {
 		f.Add(seed[0], seed[1], seed[2])
@@ -193,7 +195,7 @@ func FuzzOpenBeneath(f *testing.F) {
 		if os.Symlink(l, filepath.Join(dir, "l")) != nil || os.Symlink(m, filepath.Join(dir, "a/m")) != nil {
 			_ = os.Symlink("a", filepath.Join(dir, "a/m")) // a link without a target, or with one that isn't, can't be
 		}
-		if strings.ContainsRune(name, 0) || len(name) >= unix.PathMax {
+		if strings.ContainsRune(name, 0) {
 			return
 		}
 		root, err := unix.Open(dir, unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
@@ -206,6 +208,9 @@ func FuzzOpenBeneath(f *testing.F) {
 		want, wantErr := found(unix.Openat2(root, name, how))
 		if wantErr == unix.EXDEV {
 			wantErr = beneathError{}
+		}
+		if wantErr == unix.ELOOP && gotErr != wantErr && len(name) > 2*maxLinks {
+			return // where the kernel tries a second time, it counts the links of the first as well
 		}
 		if got != want || gotErr != wantErr {
 			t.Errorf("%q, with l to %q and a/m to %q: %v, %v, want %v, %v", name, l, m, got, gotErr, want, wantErr)

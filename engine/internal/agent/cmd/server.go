@@ -19,6 +19,8 @@ const (
 	maxConns = 1024
 	// maxAside is how many requests that may take long a connection has under way.
 	maxAside = 4096
+	// maxBehind is how many requests of a connection others may have overtaken. Each has a buffer of its own.
+	maxBehind = 32
 )
 
 // server answers the handles.
@@ -46,6 +48,7 @@ type conn struct {
 	settings *settings     // nil: not a handle
 	aside    chan struct{} // has an element for each request under way that may take long
 	known    bool          // it has asked for something
+	behind   chan struct{} // has an element for each request under way that was overtaken
 	soon     bool          // the last request came soon after the answer to the one before
 	rest     int           // for how many requests spin isn't worth it
 	under    atomic.Int64  // when the request under way began that may be overtaken; 0: none
@@ -96,6 +99,7 @@ func (s *server) add(w *wire.Conn, closed func()) *conn {
 		server:   s,
 		w:        w,
 		aside:    make(chan struct{}, maxAside),
+		behind:   make(chan struct{}, maxBehind),
 		commands: map[uint32]*command{},
 		attached: map[uint32]*attachment{},
 		closed:   closed,

@@ -34,14 +34,17 @@ func (t *turns) arm() {
 	}
 }
 
-// inTurn calls f, which answers the request. If that lasts, its error is errOvertaken, and the gate is open again.
+// inTurn calls f, which answers the request. If that lasts, or is going to, its error is errOvertaken, and the gate is open again.
 func (q *request) inTurn(f func() error) error {
 	q.began = int64(now())
 	q.under.Store(q.began)
+	if len(busy) == maxBusy { // it waits for others that may last
+		q.overtake(q.began)
+	}
 	q.turns.arm()
 	err := f()
 	if !q.under.CompareAndSwap(q.began, 0) {
-		<-q.aside
+		<-q.behind
 		return errOvertaken
 	}
 	return err
@@ -57,9 +60,8 @@ func (s *server) overtake() {
 		s.turns.armed.Store(false) // a request that begins now is seen below, or arms
 		s.mu.Lock()
 		for c := range s.conns {
-			switch began := c.under.Load(); {
-			case began == 0:
-			case int64(now())-began < int64(turnTime) || !c.overtake(began):
+			began := c.under.Load()
+			if began != 0 && (int64(now())-began < int64(turnTime) || !c.overtake(began)) {
 				s.turns.arm()
 			}
 		}
@@ -71,12 +73,12 @@ func (s *server) overtake() {
 // already. It takes that one's place at the gate: a pause doesn't wait for it.
 func (c *conn) overtake(began int64) bool {
 	select {
-	case c.aside <- struct{}{}:
+	case c.behind <- struct{}{}:
 	default:
 		return false
 	}
 	if !c.under.CompareAndSwap(began, 0) {
-		<-c.aside
+		<-c.behind
 		return true // it is answered
 	}
 	c.gate.RUnlock()

@@ -140,14 +140,14 @@ func (q *request) watchAdd() error {
 		mask |= unix.IN_DONT_FOLLOW
 	}
 	var wd int
-	err := q.settings.cred.do(func() error {
+	err := q.do(func() error {
 		return w.control(func(fd int) (err error) {
 			wd, err = unix.InotifyAddWatch(fd, name, mask)
 			return err
 		})
 	})
 	if err != nil {
-		return q.fail(errnoOf(err), "")
+		return q.done(err)
 	}
 	return q.send(q.ok().Uint(uint64(wd)))
 }
@@ -158,9 +158,11 @@ func (q *request) watchRemove() error {
 	if err := q.r.Done(); err != nil {
 		return err
 	}
-	return q.done(w.control(func(fd int) error {
-		_, err := unix.InotifyRmWatch(fd, wd)
-		return err
+	return q.done(busy.do(func() error {
+		return w.control(func(fd int) error {
+			_, err := unix.InotifyRmWatch(fd, wd)
+			return err
+		})
 	}))
 }
 
