@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math/rand/v2"
 	"os"
 	"testing"
 	"time"
@@ -18,6 +19,7 @@ import (
 func init() {
 	helpers["ask"] = ask
 	helpers["readpieces"] = readPieces
+	helpers["writeslowly"] = writeSlowly
 }
 
 // asked is how many transfers ask wants at once.
@@ -145,6 +147,7 @@ func TestLockedFile(t *testing.T) {
 		t.Fatal(err)
 	}
 	waiting := make(chan error, 1)
+	held := false
 	for range 3 { // that it reads can't be told from outside
 		go func() { waiting <- sb.FS().Chmod("/tmp/pieces", 0o640) }()
 		select {
@@ -154,8 +157,12 @@ func TestLockedFile(t *testing.T) {
 			}
 			continue
 		case <-time.After(300 * time.Millisecond):
+			held = true
 		}
 		break
+	}
+	if !held {
+		t.Fatal("the guest doesn't keep the lock")
 	}
 	if _, err := sb.FS().ReadFile("/etc/passwd"); err != nil {
 		t.Error(err)
@@ -179,6 +186,63 @@ func TestLockedFile(t *testing.T) {
 	}
 	<-waiting
 	_, _ = c.Wait(), locker.Wait()
+}
+
+// writeSlowly has the kernel copy from a file to another for as long as it takes to read all of that, which isn't in memory, a page
+// at a time, and do that again.
+func writeSlowly([]string) error {
+	const size, pieces, piece = 128 << 20, 64, 64 << 10
+	from, ferr := os.Create("/tmp/from")
+	to, terr := os.Create("/tmp/to")
+	if err := errors.Join(ferr, terr); err != nil {
+		return err
+	}
+	content := make([]byte, 1<<20)
+	for range size / len(content) {
+		if _, err := from.Write(content); err != nil {
+			return err
+		}
+	}
+	all, err := unix.Mmap(int(from.Fd()), 0, size, unix.PROT_READ, unix.MAP_SHARED)
+	err = errors.Join(err, from.Sync(), unix.Madvise(all, unix.MADV_RANDOM), unix.Fadvise(int(from.Fd()), 0, 0, unix.FADV_DONTNEED))
+	if err != nil {
+		return err
+	}
+	fmt.Println("writing")
+	failed := make(chan error)
+	for range 4 {
+		go func() {
+			for {
+				list := make([][]byte, pieces)
+				for i := range list {
+					list[i] = all[rand.IntN(size-piece)&^4095:][:piece]
+				}
+				if _, err := unix.Pwritev(int(to.Fd()), list, 0); err != nil {
+					failed <- err
+				}
+			}
+		}()
+	}
+	return <-failed
+}
+
+// TestPauseSlow pauses a sandbox whose processes are in calls that last.
+func TestPauseSlow(t *testing.T) {
+	t.Parallel()
+	sb := create(t, open(t, ""), engine.CreateOptions{Limits: engine.Limits{Memory: 64 << 20}})
+	putSelf(t, sb)
+	_, _ = guest(t, sb, "writeslowly")
+	for range 3 {
+		if err := sb.Pause(t.Context()); err != nil {
+			t.Errorf("pause: %v", err)
+		}
+		if err := sb.Resume(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		if err := sb.Command("true").Run(); err != nil {
+			t.Error(err)
+		}
+	}
 }
 
 // TestHeavyFile has what was made to take long not hold up anything else.

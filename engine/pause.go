@@ -23,7 +23,8 @@ const answerTimeout = 10 * time.Second
 // Pause stops all processes of the sandbox until Resume, or Kill. Meanwhile commands and files, of any handle, are
 // ErrPaused at once, and so is what was under way; a RemoveAll that has begun, or another call that frees much, goes
 // on after Resume. The deadline goes on, and can be changed. A handle closes as ever, and Reconnect opens one that waits
-// for Resume. Pausing a paused sandbox is a no-op.
+// for Resume. Pausing a paused sandbox is a no-op. A process in a system call that lasts can't be stopped before its end: when
+// that is more than some seconds away, Pause is an error, and the sandbox goes on.
 func (s *Sandbox) Pause(ctx context.Context) error {
 	return opError("pause", s.id, s.locked(ctx, func() error { return s.pause(ctx) }))
 }

@@ -136,7 +136,7 @@ func TestPool(t *testing.T) {
 	if want := "b\n/srv/work\n1000\nown\n100\n1000\n/home/user\n"; out != want {
 		t.Errorf("inside: got %q, want %q", out, want)
 	}
-	if l.CreatedAt.Before(began) || l.Grace != opts.Grace || l.ExpiresAt.Before(began.Add(time.Minute)) || l.Metadata["a"] != "1" || l.Holders != 1 {
+	if l.CreatedAt.Before(began.Truncate(time.Millisecond)) || l.Grace != opts.Grace || l.ExpiresAt.Before(began.Add(time.Minute)) || l.Metadata["a"] != "1" || l.Holders != 1 {
 		t.Errorf("lease: %+v", l)
 	}
 	awaitFull(t, eng) // or something would be in the making yet

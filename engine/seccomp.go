@@ -16,7 +16,8 @@ import (
 // lead. It is known by its address; a copy of it is a profile like any other.
 var SeccompUnconfined = &specs.LinuxSeccomp{DefaultAction: specs.ActAllow}
 
-// DefaultSeccomp gives the profile that a sandbox gets which names none, to be changed and given to CreateOptions.
+// DefaultSeccomp gives the profile that a sandbox gets which names none, to be changed and given to CreateOptions. It is for the
+// architecture that the program runs on.
 func DefaultSeccomp() *specs.LinuxSeccomp { return seccomp.Default(runtime.GOARCH) }
 
 // defaultFilter compiles the default profile once.

@@ -202,7 +202,6 @@ func (u *unclaimed) claim(ctx context.Context, o order) (*Sandbox, error) {
 		return nil, err
 	}
 	l := u.facts.lease(id)
-	l.CreatedAt = now
 	if o.opts.KeepAlive > 0 {
 		l.ExpiresAt = now.Add(o.opts.KeepAlive)
 	}

@@ -36,7 +36,7 @@ func mountDisk() (device uint64, err error) {
 	return st.Rdev, nil
 }
 
-// headSize is the size of a disk's head, or more, where that has one block of descriptors.
+// headSize is the size of the head of a disk of up to 16 GiB, or more; of a larger one it is the beginning.
 const headSize = 64 << 10
 
 // noDisk is why no disk can be had, and what helps.

@@ -161,19 +161,13 @@ func (g geometry) content(id [32]byte, uid uint32, now time.Time) []byte {
 		setBits(at(g.blockBits(group)), g.used(group), g.size(group))
 	}
 	setBits(at(g.inodeBits(0)), lastInode, g.inodes)
-	putDir(at(g.dirs()), rootInode, rootInode, upperDir, workDir)
-	for i, inode := range []uint32{rootInode, upperInode, workInode} {
-		block, links, owner := g.dirs()+uint32(i), uint16(2), uint32(0)
-		switch inode {
-		case rootInode:
-			links = 4
-		case upperInode:
-			owner = uid
-			fallthrough
-		default:
-			putDir(at(block), inode, rootInode)
-		}
-		putInode(at(g.table(0))[(inode-1)*inodeSize:], block, links, owner, now)
+	for i, dir := range []struct {
+		inode, uid uint32
+		names      []string
+	}{{rootInode, 0, []string{upperDir, workDir}}, {upperInode, uid, nil}, {workInode, 0, nil}} {
+		block, links := g.dirs()+uint32(i), uint16(2+len(dir.names))
+		putDir(at(block), dir.inode, rootInode, dir.names...)
+		putInode(at(g.table(0))[(dir.inode-1)*inodeSize:], block, links, dir.uid, now)
 	}
 	return b
 }
@@ -232,7 +226,7 @@ func (g geometry) super(id [32]byte) []byte {
 	copy(b[start+0x68:], id[:16])
 	copy(b[start+0xEC:], id[16:])
 	b[start+0xFC] = 1  // half MD4
-	b[start+0x174] = 1 // two groups of flex_bg, which it takes to have what is the last group's in the first
+	b[start+0x174] = 1 // flex_bg lets the last group's bits be in the first, and counts groups by two
 	return b
 }
 

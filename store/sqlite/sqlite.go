@@ -87,7 +87,7 @@ func Open(path string) (*Store, error) {
 	}
 	s.insert, err = db.Prepare("INSERT INTO records (" + columns + ") VALUES (?,?,?,?,?,?,?,?,?)")
 	if err != nil {
-		return nil, errors.Join(fmt.Errorf("open store %s: %w", path, known(err)), db.Close())
+		return nil, errors.Join(fmt.Errorf("open store %s: %w", path, reason(path, err)), db.Close())
 	}
 	return s, nil
 }

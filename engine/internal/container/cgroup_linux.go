@@ -382,13 +382,43 @@ func Freeze(id string) error {
 	if err != nil {
 		return fmt.Errorf("freeze: %w", err)
 	}
-	if err = m.Freeze(cgroups.Frozen); err != nil {
+	if err = awaitFrozen(m); err == nil {
+		err = m.Freeze(cgroups.Frozen)
+	}
+	if err != nil {
 		err = fmt.Errorf("freeze: %w", err)
 	}
 	if n >= 0 {
 		err = errors.Join(err, writeTransfers(m, device, n))
 	}
 	return err
+}
+
+// freezeTimeout is how long processes may take to come to where they can be frozen.
+const freezeTimeout = 8 * time.Second
+
+// awaitFrozen freezes the processes of a cgroup of version 1. The package that we use lets them go on after a quarter of a
+// second, and so tries in vain while some are in calls that last: others begin new ones.
+func awaitFrozen(m cgroups.Manager) error {
+	path := m.Path("freezer")
+	if path == "" || cgroups.IsCgroup2UnifiedMode() {
+		return nil
+	}
+	const soon = 20 // looks until it is worth to sleep: the kernel doesn't tell when they are
+	for n, deadline := 0, time.Now().Add(freezeTimeout); time.Now().Before(deadline); n++ {
+		// Again and again: one that was forked meanwhile may have been left out.
+		if err := cgroups.WriteFile(path, "freezer.state", string(cgroups.Frozen)); err != nil {
+			return err
+		}
+		state, err := cgroups.ReadFile(path, "freezer.state")
+		if err != nil || strings.TrimSpace(state) == string(cgroups.Frozen) {
+			return err
+		}
+		if n > soon {
+			time.Sleep(time.Millisecond)
+		}
+	}
+	return nil // and the package tells
 }
 
 // Thaw lets the processes of a sandbox go on.
