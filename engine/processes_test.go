@@ -54,6 +54,7 @@ func TestProcesses(t *testing.T) {
 	}
 	readLine(t, out)
 	sleep := awaitProcess(t, sb, "sleep", "sleeping")
+	awaitProcess(t, sb, "sh", "sleeping")
 	got := processes(t, sb)
 	p := got[c.Pid()]
 	if since := p.Start.Sub(before); since < -time.Second || since > 10*time.Second {
