@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"runtime"
 	"slices"
 	"strings"
@@ -101,7 +102,7 @@ func newPool(e *Engine, specs []PoolSpec) (*pool, error) {
 	p := &pool{e: e, turns: semaphore.NewWeighted(turns()), wake: make(chan struct{}, 1), own: map[string]bool{}}
 	for i, spec := range specs {
 		spec.Warmup, spec.Create.Env = slices.Clone(spec.Warmup), slices.Clone(spec.Create.Env)
-		spec.Create.Mounts = slices.Clone(spec.Create.Mounts)
+		spec.Create.Mounts, spec.Create.Metadata = slices.Clone(spec.Create.Mounts), maps.Clone(spec.Create.Metadata)
 		o, err := e.plan(spec.Create)
 		if err == nil {
 			_, err = e.catalog.Lookup(o.opts.Template)

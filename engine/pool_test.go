@@ -212,6 +212,26 @@ func emptyTemplate(t *testing.T) string {
 	return dir
 }
 
+// TestPoolMetadata claims with the map that the pool was given, and that has changed since. The store loses what it has then.
+func TestPoolMetadata(t *testing.T) {
+	t.Parallel()
+	mem := &forgetful{}
+	md := map[string]string{"a": "1"}
+	eng := open(t, "", func(o *engine.Options) {
+		o.Store, o.Pool = mem, []engine.PoolSpec{{Size: 1, Create: engine.CreateOptions{Metadata: md}}}
+	})
+	awaitFull(t, eng)
+	md["a"] = "2"
+	sb := create(t, eng, engine.CreateOptions{Metadata: md})
+	if s := eng.PoolStats()[0]; s.Hits != 1 {
+		t.Errorf("pool: %+v, want a hit", s)
+	}
+	mem.forget()
+	if l, err := eng.Lease(t.Context(), sb.ID()); err != nil || l.Metadata["a"] != "2" {
+		t.Errorf("got %+v, %v, want what the claim said", l, err)
+	}
+}
+
 // TestPoolNeverReuses looks for what another has left.
 func TestPoolNeverReuses(t *testing.T) {
 	t.Parallel()
