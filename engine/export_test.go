@@ -13,6 +13,9 @@ import (
 // SetStepHook has f called after each step of creating and removing a sandbox, in this process.
 func SetStepHook(f func(step string)) { stepHook = f }
 
+// NetlinkQueues is netlinkQueues.
+var NetlinkQueues = netlinkQueues
+
 // IDRegistry is where the ranges of user ids are kept.
 var IDRegistry = ids.dir
 

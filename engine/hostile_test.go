@@ -617,6 +617,26 @@ func TestSocketMemory(t *testing.T) {
 	}
 }
 
+func TestNetlinkQueues(t *testing.T) {
+	const titles = "sk               Eth Pid        Groups   Rmem     Wmem     Dump  Locks    Drops    Inode\n"
+	for _, tt := range []struct {
+		name, lines string
+		want        int64
+		fails       bool
+	}{
+		{"none", "", 0, false},
+		{"two", "0000000049f04171 0   3742777873 00000000 921600   12       0     2        0        2817293 \n" +
+			"00000000f10a62f3 16  0          00000000 0        3        0     2        0        2817185 \n", 921615, false},
+		{"too short", "0000000049f04171 0   18         00000000 5\n", 0, true},
+		{"no number", "0000000049f04171 0   18         00000000 5        x        0     2        0        1\n", 0, true},
+	} {
+		got, err := engine.NetlinkQueues(strings.NewReader(titles + tt.lines))
+		if got != tt.want || (err != nil) != tt.fails {
+			t.Errorf("%s: %d, %v, want %d", tt.name, got, err, tt.want)
+		}
+	}
+}
+
 func init() {
 	// Inside a sandbox, <n>: does that so many times, prints a line, waits.
 	for helper, once := range map[string]func() error{"netlink": fillNetlink, "unaccepted": dontAccept} {
