@@ -404,7 +404,7 @@ func awaitFrozen(m cgroups.Manager) error {
 	if path == "" || cgroups.IsCgroup2UnifiedMode() {
 		return nil
 	}
-	const soon = 20 // looks until it is worth to sleep: the kernel doesn't tell when they are
+	const soon = 20 // looks until it is worth to sleep
 	for n, deadline := 0, time.Now().Add(freezeTimeout); time.Now().Before(deadline); n++ {
 		// Again and again: one that was forked meanwhile may have been left out.
 		if err := cgroups.WriteFile(path, "freezer.state", string(cgroups.Frozen)); err != nil {
@@ -415,7 +415,7 @@ func awaitFrozen(m cgroups.Manager) error {
 			return err
 		}
 		if n > soon {
-			time.Sleep(time.Millisecond)
+			time.Sleep(time.Millisecond) // the kernel doesn't tell when all are frozen
 		}
 	}
 	return nil // and the package tells
