@@ -33,10 +33,6 @@ var marks = []struct {
 }
 
 // chart draws the rows that have tails as an SVG.
-//
-// This program is started again to become each of Nestbox's sandboxes, and the plotting library takes about half a
-// millisecond to be initialised then. That is in Nestbox's figures for creation, and isn't in those of a program that
-// doesn't draw.
 func (r report) chart() ([]byte, error) {
 	plot.DefaultFont = font.Font{Typeface: "Liberation", Variant: "Sans"}
 	p := plot.New()
